@@ -1,0 +1,511 @@
+"""The engine Concrete (TFHE): the only file that imports it.
+
+A circuit is first rewritten for look-up machines (`_legalize`), its widths are computed
+(`_regions`), and the engine traces it (`_lowering`) with those widths in place of ones measured on
+samples.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import platform
+import shutil
+import types
+import warnings
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cipherlearn.circuit import ir, kernels
+from cipherlearn.engines._diagnose import explain_no_parameters
+from cipherlearn.engines._legalize import MAXIMUM_LOOKUP_WIDTH, Legalized, describe, legalize
+from cipherlearn.engines._lowering import Lowering
+from cipherlearn.engines._regions import Regions, behind, find_regions
+from cipherlearn.engines.base import CompileOptions, Engine, IntArray, Program
+from cipherlearn.errors import (
+    CipherlearnError,
+    CompilationError,
+    EngineError,
+    EngineUnavailableError,
+    InvalidParameterError,
+    InvalidShapeError,
+    InvalidTypeError,
+    LookupWidthError,
+    NoParametersError,
+)
+
+#: Processor instructions that the engine uses without asking whether they exist.
+_NEEDED_CPU_FLAGS = ("aes", "avx2")
+
+#: Where the engine makes its temporary folders.
+_SERVER_MODULE = "concrete.fhe.compilation.server"
+
+#: Parts of the engine's messages when no parameters reach the precision.
+_NO_PARAMETERS = ("NoParametersFound", "Unfeasible noise constraint", "cannot find parameters")
+
+
+class ConcreteEngine(Engine):
+    """Compiles circuits to fully homomorphic encryption with ``concrete-python``."""
+
+    name = "concrete"
+
+    def check_available(self) -> None:
+        """Raise `EngineUnavailableError`, with what to install or change, if it cannot run here."""
+        problem = _missing_companion() or _missing_instructions()
+        if problem:
+            raise EngineUnavailableError(problem)
+        _load("concrete.fhe")
+
+    def compile(
+        self, circuit: ir.Circuit, options: CompileOptions | None = None
+    ) -> ConcreteProgram:
+        """Compile a circuit. Takes about 0.2 s and more; makes no keys.
+
+        Parameters
+        ----------
+        circuit : Circuit
+        options : CompileOptions or None, default=None
+            None for the defaults.
+
+        Raises
+        ------
+        EngineUnavailableError
+            If the engine cannot run here.
+        LookupWidthError
+            If a look-up reads more than 16 bits.
+        NoParametersError
+            If no cryptographic parameters reach the precision that the circuit asks for.
+        CompilationError
+            If an output is constant, or the engine refuses the circuit for another reason.
+        """
+        chosen = CompileOptions() if options is None else options
+        self.check_available()
+        fhe = _load("concrete.fhe")
+        configuration, modular = _configuration(fhe, chosen)
+        legal = legalize(circuit)
+        regions = find_regions(legal.circuit)
+        _check_widths(circuit, legal, regions)
+        lowering = Lowering(legal.circuit, regions, fhe, reduce=modular)
+        set_widths, check_widths = _width_passes(lowering)
+        checks = [check_widths] if modular else []
+        configuration = configuration.fork(
+            additional_pre_processors=[set_widths, *configuration.additional_pre_processors],
+            additional_post_processors=[*configuration.additional_post_processors, *checks],
+        )
+        try:
+            native = _compile(fhe, lowering, configuration, chosen)
+        except CipherlearnError:
+            raise
+        except Exception as error:
+            raise _translated(error, circuit, legal, chosen) from error
+        return ConcreteProgram(circuit, chosen, self, _Compiled(native, legal, lowering))
+
+
+class _Compiled:
+    """What the engine made of a circuit."""
+
+    def __init__(self, native: Any, legal: Legalized, lowering: Lowering) -> None:
+        self.native = native
+        self.legal = legal
+        self.parameters = lowering.parameters
+
+
+class ConcreteProgram(Program):
+    """A circuit compiled to fully homomorphic encryption.
+
+    Parameters
+    ----------
+    circuit : Circuit
+    options : CompileOptions
+    engine : ConcreteEngine
+    compiled : _Compiled
+    """
+
+    def __init__(
+        self,
+        circuit: ir.Circuit,
+        options: CompileOptions,
+        engine: ConcreteEngine,
+        compiled: _Compiled,
+    ) -> None:
+        super().__init__(circuit, options, engine)
+        self._compiled = compiled
+        folder = _output_folder(compiled.native)
+        self._cleaner = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+
+    @property
+    def native(self) -> Any:
+        """The engine's own circuit; its integers are shifted to start at zero."""
+        return self._compiled.native
+
+    def keygen(self, force: bool = False, seed: int | None = None) -> None:
+        """Make the keys, unless there are some. Takes 0.6 s to minutes.
+
+        Parameters
+        ----------
+        force : bool, default=False
+            Make new keys although there are some: what was encrypted before becomes unreadable.
+        seed : int or None, default=None
+            Makes the same keys each time. For tests only: whoever knows the seed has the keys.
+        """
+        if seed is not None and not 0 <= seed < 2**127:
+            raise InvalidParameterError(f"a seed lies between 0 and 2**127, not {seed}")
+        # The engine takes 0 for "random", and one seed for secrets, another for noise.
+        seeds = (None, None) if seed is None else (2 * seed + 1, 2 * seed + 2)
+        with _engine_errors("make keys"):
+            self.native.keygen(force=force, seed=seeds[0], encryption_seed=seeds[1])
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether keys were made."""
+        keys = self.native.keys
+        return keys is not None and bool(keys.are_generated)
+
+    def _encrypt(self, integers: Sequence[IntArray]) -> tuple[Any, ...]:
+        legal = self._compiled.legal
+        moved = [a - o for a, o in zip(integers, legal.input_offsets, strict=True)]
+        values = _clear_values(legal.circuit, moved)
+        arguments = []
+        for position in self._compiled.parameters:
+            value = values[position][0]
+            arguments.append(np.array(value.reshape(value.shape or (1,))))
+        with _engine_errors("encrypt"):
+            return _as_tuple(self.native.client.encrypt(*arguments))
+
+    def _run(self, encrypted: tuple[Any, ...]) -> tuple[Any, ...]:
+        self._check_values(encrypted, len(self._compiled.parameters))
+        with self._open(), _engine_errors("run"):
+            keys = self.native.client.evaluation_keys
+            return _as_tuple(self.native.server.run(*encrypted, evaluation_keys=keys))
+
+    def _decrypt(self, encrypted: tuple[Any, ...]) -> tuple[IntArray, ...]:
+        self._check_values(encrypted, len(self.circuit.outputs))
+        with _engine_errors("decrypt"):
+            values = _as_tuple(self.native.client.decrypt(*encrypted))
+        offsets = self._compiled.legal.output_offsets
+        return tuple(
+            np.asarray(value, dtype=np.int64).reshape(offset.shape) + offset
+            for value, offset in zip(values, offsets, strict=True)
+        )
+
+    def _check_values(self, encrypted: tuple[Any, ...], count: int) -> None:
+        kind = _load("concrete.fhe").Value
+        for value in encrypted:
+            if not isinstance(value, kind):
+                raise InvalidTypeError(
+                    f"a {type(value).__name__} was given where an encrypted value is needed: "
+                    "pass what encrypt() or run() returned"
+                )
+        if len(encrypted) != count:
+            raise InvalidShapeError(f"{len(encrypted)} values were given; {count} are needed")
+
+    @contextmanager
+    def _open(self) -> Iterator[None]:
+        if not self._cleaner.alive:
+            raise EngineError("the program was closed: compile the circuit again to run it")
+        yield
+
+    @property
+    def statistics(self) -> dict[str, Any]:
+        """Figures of the program by name: those of every engine, then Concrete's own."""
+        return {**self.native.statistics, **super().statistics}
+
+    @property
+    def programmable_bootstrap_count(self) -> int:
+        """Table look-ups of one execution, those of exact rounding included."""
+        return int(self.native.programmable_bootstrap_count)
+
+    @property
+    def complexity(self) -> float:
+        """What one execution costs, in the unit of the engine's optimizer."""
+        return float(self.native.complexity)
+
+    @property
+    def p_error(self) -> float:
+        """Effective probability that one table look-up gives a wrong entry."""
+        return float(self.native.server.p_error)
+
+    @property
+    def global_p_error(self) -> float:
+        """Effective probability that any look-up of one execution gives a wrong entry."""
+        # Not `native.global_p_error`, which returns the other one.
+        return float(self.native.server.global_p_error)
+
+    @property
+    def size_of_inputs(self) -> int:
+        """Bytes of one encrypted sample."""
+        return int(self.native.size_of_inputs)
+
+    @property
+    def size_of_outputs(self) -> int:
+        """Bytes of one encrypted result."""
+        return int(self.native.size_of_outputs)
+
+    @property
+    def size_of_secret_keys(self) -> int:
+        """Bytes of the keys that stay with the client."""
+        return int(self.native.size_of_secret_keys)
+
+    @property
+    def size_of_evaluation_keys(self) -> int:
+        """Bytes of the keys that the server needs, as it holds them while running."""
+        return int(self.native.size_of_bootstrap_keys + self.native.size_of_keyswitch_keys)
+
+    def close(self) -> None:
+        """Remove the compiled code from the disk. `encrypt` and `decrypt` keep working."""
+        self._cleaner()
+
+
+def _configuration(fhe: types.ModuleType, options: CompileOptions) -> tuple[Any, bool]:
+    """The engine's configuration, and whether its arithmetic is modulo a power of two."""
+    given = options.configuration
+    if given is None:
+        given = fhe.Configuration()
+    elif not isinstance(given, fhe.Configuration):
+        raise InvalidTypeError(
+            f"configuration must be a concrete.fhe.Configuration, not {type(given).__name__}"
+        )
+    if given.p_error is not None or given.global_p_error is not None:
+        raise InvalidParameterError(
+            "the configuration sets an error probability: give p_error or global_p_error to the "
+            "compilation instead"
+        )
+    if options.device == "cuda":
+        _check_gpu()
+    own = given.fork(
+        p_error=options.p_error,
+        global_p_error=options.global_p_error,
+        compress_input_ciphertexts=options.compress_inputs,
+        compress_evaluation_keys=options.compress_keys,
+        use_gpu=options.device == "cuda",
+        dump_artifacts_on_unexpected_failures=False,
+        fhe_simulation=False,
+        fhe_execution=True,
+        verbose=options.verbose or given.verbose,
+        show_mlir=options.show_mlir or given.show_mlir,
+    )
+    # Other strategies may represent wide values by residues, and one precision for all adds bits.
+    multi = fhe.ParameterSelectionStrategy.MULTI
+    return own, own.parameter_selection_strategy == multi and not own.single_precision
+
+
+def _check_widths(given: ir.Circuit, legal: Legalized, regions: Regions) -> None:
+    """Raise if a look-up reads a value that is too wide because of what else it is used for."""
+    nodes = legal.circuit.nodes
+    for node in nodes:
+        if not node.encrypted or not isinstance(node.primitive, ir.Lookup):
+            continue
+        operand = behind(legal.circuit, node.inputs[0])
+        width = regions.width[operand]
+        if isinstance(nodes[operand].primitive, ir.Round) or width <= MAXIMUM_LOOKUP_WIDTH:
+            continue
+        reader = nodes[regions.widest[operand]]
+        raise LookupWidthError(
+            f"{describe(given, int(node.label))} reads a value that is also part of "
+            f"{describe(given, int(reader.label))}, which needs {width} bits; a look-up reads at "
+            f"most {MAXIMUM_LOOKUP_WIDTH}. Use fewer bits (n_bits) or round the accumulators "
+            "(rounding_threshold_bits)"
+        )
+
+
+def _compile(
+    fhe: types.ModuleType, lowering: Lowering, configuration: Any, options: CompileOptions
+) -> Any:
+    circuit = lowering.circuit
+    statuses = {
+        name: "encrypted" if circuit.nodes[position].encrypted else "clear"
+        for name, position in zip(lowering.names, lowering.parameters, strict=True)
+    }
+    compiler = fhe.Compiler(lowering.function(), statuses)
+    try:
+        # The engine changes how NumPy treats divisions by zero, for the whole process.
+        with np.errstate():
+            return compiler.compile([lowering.sample()], configuration, options.artifacts)
+    except BaseException as error:
+        _remove_leftovers(error)
+        raise
+
+
+def _width_passes(lowering: Lowering) -> tuple[Any, Any]:
+    """Two passes over the engine's graph: set the computed widths; check that they were kept."""
+    representation = _load("concrete.fhe.representation")
+    integer = _load("concrete.fhe.dtypes").Integer
+
+    class SetWidths(representation.GraphProcessor):  # type: ignore[misc, name-defined]
+        """Replaces what the engine measured on one sample."""
+
+        def apply(self, graph: Any) -> None:
+            for node in graph.query_nodes(ordered=True):
+                if node.operation == representation.Operation.Constant:
+                    width = _width_of_reader(node, graph, lowering)
+                    if width is not None and node.output.dtype.bit_width > width:
+                        # Reduced integers use the padding bit, which the engine adds by itself.
+                        node.output.dtype = integer(node.output.dtype.is_signed, width)
+                elif node.output.is_encrypted:
+                    bits = _bits_to_declare(node, graph, lowering)
+                    node.bounds = (np.int64(0), np.int64(2**bits - 1))
+                    node.output.dtype = integer(False, bits)
+                for reader in graph.graph.successors(node):
+                    for edge in graph.graph.get_edge_data(node, reader).values():
+                        reader.inputs[edge["input_idx"]] = node.output
+                if node.operation == representation.Operation.Input:
+                    node.inputs[0] = node.output
+
+    class CheckWidths(representation.GraphProcessor):  # type: ignore[misc, name-defined]
+        """Reduced integers have the right effect on values of exactly the computed widths."""
+
+        def apply(self, graph: Any) -> None:
+            for node in graph.query_nodes(ordered=True):
+                expected = lowering.assigned.get(node)
+                if expected is not None and node.output.dtype.bit_width != expected:
+                    raise CompilationError(
+                        f"the engine gave {node.output.dtype.bit_width} bits to a value of "
+                        f"{expected} bits: this version of concrete-python is not supported"
+                    )
+
+    return SetWidths(), CheckWidths()
+
+
+def _bits_to_declare(node: Any, graph: Any, lowering: Lowering) -> int:
+    if node.properties.get("name") == "round_bit_pattern":
+        node = graph.ordered_preds_of(node)[0]
+    # A value that nothing reads takes the width of its region from the engine.
+    return lowering.declared.get(node, 1)
+
+
+def _width_of_reader(node: Any, graph: Any, lowering: Lowering) -> int | None:
+    """Width of the region that a constant takes part in."""
+    while node not in lowering.assigned:
+        readers = list(graph.graph.successors(node))
+        if not readers:
+            return None
+        node = readers[0]
+    return lowering.assigned[node]
+
+
+def _clear_values(circuit: ir.Circuit, inputs: Sequence[IntArray]) -> dict[int, IntArray]:
+    """Inputs, and all values that the client computes in the clear, with a batch axis of one."""
+    given = iter(inputs)
+    values: dict[int, IntArray] = {}
+    for position, node in enumerate(circuit.nodes):
+        if isinstance(node.primitive, ir.Input):
+            values[position] = next(given)
+        elif not node.encrypted:
+            operands = (values[index] for index in node.inputs)
+            result = kernels.apply(node.primitive, *operands)
+            values[position] = np.broadcast_to(result, (1, *node.shape))
+    return values
+
+
+def _translated(
+    error: Exception, circuit: ir.Circuit, legal: Legalized, options: CompileOptions
+) -> EngineError:
+    """Our error for one of the engine's; its stack trace stays out of the message."""
+    text = str(error)
+    if any(part in text for part in _NO_PARAMETERS):
+        name = "p_error" if options.p_error is not None else "global_p_error"
+        value = options.p_error if options.p_error is not None else options.global_p_error
+        return NoParametersError(explain_no_parameters(circuit, legal, f"{name}={value:.3g}"))
+    return CompilationError(f"the engine refused the circuit: {_last_line(error)}")
+
+
+def _last_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
+@contextmanager
+def _engine_errors(action: str) -> Iterator[None]:
+    try:
+        yield
+    except CipherlearnError:
+        raise
+    except Exception as error:
+        raise EngineError(f"the engine could not {action}: {_last_line(error)}") from error
+
+
+def _as_tuple(values: Any) -> tuple[Any, ...]:
+    return values if isinstance(values, tuple) else (values,)
+
+
+def _output_folder(native: Any) -> Path:
+    """Where the engine put the compiled code; it never removes it."""
+    return Path(native.server._library.get_output_dir_path())  # noqa: SLF001 - nothing public tells
+
+
+def _remove_leftovers(error: BaseException) -> None:
+    """Remove the folder of a compilation that failed: only the engine's frame knows its name."""
+    trace = error.__traceback__
+    while trace is not None:
+        folder = trace.tb_frame.f_locals.get("output_dir")
+        if trace.tb_frame.f_globals.get("__name__") == _SERVER_MODULE and folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+        trace = trace.tb_next
+
+
+def _load(name: str) -> types.ModuleType:
+    """Import a module of the engine, without the warnings of what it imports."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return importlib.import_module(name)
+    except ImportError as error:
+        raise EngineUnavailableError(
+            f"the engine cannot be imported ({error}). Install it with: "
+            'pip install "concrete-python>=2.11" "numpy<2" "setuptools<81"'
+        ) from error
+
+
+def _missing_companion() -> str | None:
+    """What is not installed, or too new, and what to type; None if all is well."""
+    try:
+        importlib.metadata.version("concrete-python")
+    except importlib.metadata.PackageNotFoundError:
+        return 'the engine is not installed: pip install "concrete-python>=2.11"'
+    if int(np.__version__.split(".")[0]) >= 2:
+        return f'the engine does not work with numpy {np.__version__}: pip install "numpy<2"'
+    if importlib.util.find_spec("pkg_resources") is None:
+        return (
+            "the engine needs pkg_resources, which setuptools 82 removed: pip install "
+            '"setuptools<81"'
+        )
+    return None
+
+
+def _missing_instructions() -> str | None:
+    """Which processor instructions are missing: without them the engine ends the whole process."""
+    information = Path("/proc/cpuinfo")
+    if platform.machine() not in {"x86_64", "AMD64"} or not information.exists():
+        return None
+    for line in information.read_text(encoding="utf-8").splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == "flags":
+            missing = [flag for flag in _NEEDED_CPU_FLAGS if flag not in value.split()]
+            if missing:
+                return (
+                    f"the processor (or the virtual machine) has no {' and no '.join(missing)} "
+                    "instructions, which the engine needs: use another machine, or the engine "
+                    "'clear' to try things without encryption"
+                )
+            return None
+    return None
+
+
+def _check_gpu() -> None:
+    compiler = _load("concrete.compiler")
+    if not compiler.check_gpu_enabled():
+        raise EngineUnavailableError(
+            "device='cuda' needs the engine's build for GPUs: pip install concrete-python "
+            "--extra-index-url https://pypi.zama.ai/gpu"
+        )
+    if not compiler.check_gpu_available():
+        raise EngineUnavailableError("device='cuda' was asked for, but no CUDA device is available")
+
+
+ENGINE = ConcreteEngine

@@ -1,0 +1,347 @@
+"""Letting a graph that was traced with a fixed batch size run at any batch size.
+
+Nothing is believed: a rewritten graph is kept only if it gives, row by row, the same results as the
+original one on random data.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from cipherlearn.errors import CipherlearnError
+from cipherlearn.onnx import _edit
+from cipherlearn.onnx.graph import Array, Graph, element_dtype, infer_shapes
+from cipherlearn.onnx.interpreter import execute
+from cipherlearn.onnx.runtime import OnnxRuntimeModel
+
+Clean = Callable[[onnx.ModelProto], None]
+
+_SEED: Final = 20240229
+_ROWS: Final = 3
+_AXIS: Final = "batch"
+
+
+def free_batch(model: onnx.ModelProto, clean: Clean) -> onnx.ModelProto:
+    """Free the first axis of all inputs, where the model treats every row alike.
+
+    Parameters
+    ----------
+    model : ModelProto
+        Simplified model.
+    clean : callable
+        Simplifies a model in place without touching the batch axis.
+
+    Returns
+    -------
+    ModelProto
+        A model that takes any batch size; the given one when there is no such model.
+    """
+    sizes = _batch_sizes(model.graph)
+    if sizes is None:
+        return model
+    size = max(sizes)
+    static = _specialised(model, size or 1, clean)
+    try:
+        rows = Rows(static, size or 1)
+    except CipherlearnError:
+        return model
+    candidate = _with_free_axis(model)
+    if rows.agree_with(candidate):
+        return _declare_outputs(candidate, rows)
+    if size == 0 and rows.ran:
+        # It is declared for any batch size, can be run at any, and mixes the rows.
+        return model
+    candidate = _with_free_reshapes(candidate, static)
+    if not rows.agree_with(candidate):
+        return model
+    # A model that is declared for any batch size is only replaced by one that computes the same at
+    # all of them: `x * x.shape[0]` must not become what it is for one row.
+    if size == 0 and not rows.same(model, candidate):
+        return model
+    return _declare_outputs(candidate, rows)
+
+
+def _batch_sizes(graph: onnx.GraphProto) -> set[int] | None:
+    """Sizes of the first axes of the inputs (0: symbolic); ``None`` where nothing can be freed."""
+    sizes = set()
+    for value in graph.input:
+        tensor = value.type.tensor_type
+        if not tensor.HasField("shape") or not tensor.shape.dim:
+            return None
+        if any(not d.HasField("dim_value") or d.dim_value < 1 for d in tensor.shape.dim[1:]):
+            return None
+        sizes.add(int(tensor.shape.dim[0].dim_value))
+    fixed = sizes - {0}
+    return sizes if sizes and len(fixed) <= 1 else None
+
+
+def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    return copy
+
+
+def _specialised(model: onnx.ModelProto, size: int, clean: Clean) -> onnx.ModelProto:
+    """Copy of a model for one batch size, in which shapes are constants."""
+    static = _copy(model)
+    for value in static.graph.input:
+        value.type.tensor_type.shape.dim[0].dim_value = size
+    for value in static.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    while True:
+        shapes = _static_shapes(static)
+        replaced = _replace_shapes(static.graph, shapes)
+        clean(static)
+        if not replaced:
+            return static
+
+
+def _static_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
+    """Shapes of the tensors whose axes are all known."""
+    graph = infer_shapes(model).graph
+    known = {}
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        tensor = value.type.tensor_type
+        if tensor.HasField("shape") and all(d.HasField("dim_value") for d in tensor.shape.dim):
+            known[value.name] = tuple(d.dim_value for d in tensor.shape.dim)
+    return known
+
+
+def _replace_shapes(graph: onnx.GraphProto, shapes: dict[str, tuple[int, ...]]) -> bool:
+    """Turn Shape nodes of tensors with a known shape into constants (in place)."""
+    kept = []
+    for node in graph.node:
+        if node.op_type != "Shape" or node.domain or node.input[0] not in shapes:
+            kept.append(node)
+            continue
+        limits = {item.name: item.i for item in node.attribute}
+        shape = shapes[node.input[0]][limits.get("start", 0) : limits.get("end")]
+        value = np.array(shape, dtype=np.int64)
+        graph.initializer.append(numpy_helper.from_array(value, node.output[0]))
+    replaced = len(kept) < len(graph.node)
+    if replaced:
+        _edit.keep_nodes(graph, kept)
+    return replaced
+
+
+def _with_free_axis(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Copy of a model whose declared shapes leave the batch size open."""
+    free = _copy(model)
+    first_axes = [value.type.tensor_type.shape.dim[0] for value in free.graph.input]
+    name = next((axis.dim_param for axis in first_axes if axis.dim_param), _AXIS)
+    for axis in first_axes:
+        if not axis.dim_param:
+            axis.dim_param = name
+    for value in free.graph.output:
+        tensor = value.type.tensor_type
+        if tensor.shape.dim and not tensor.shape.dim[0].dim_param:
+            tensor.shape.dim[0].Clear()
+    del free.graph.value_info[:]
+    return free
+
+
+def _declare_outputs(free: onnx.ModelProto, rows: Rows) -> onnx.ModelProto:
+    """Declare the first axes of the outputs as they turned out to be (in place)."""
+    name = free.graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    for value, (at_count, at_one) in zip(free.graph.output, rows.first_axes, strict=True):
+        tensor = value.type.tensor_type
+        if not tensor.shape.dim or tensor.shape.dim[0].dim_param:
+            continue
+        if at_count == at_one:
+            tensor.shape.dim[0].dim_value = at_one
+        elif at_count == rows.count and at_one == 1:
+            tensor.shape.dim[0].dim_param = name
+    return free
+
+
+def _with_free_reshapes(free: onnx.ModelProto, static: onnx.ModelProto) -> onnx.ModelProto:
+    """Copy of ``free`` with the nodes of ``static``, in which Reshape works out the first axis."""
+    result = _copy(free)
+    graph = result.graph
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(static.graph.node)
+    graph.initializer.extend(static.graph.initializer)
+    shapes = _static_shapes(static)
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type != "Reshape" or node.domain or node.input[1] not in constants:
+            continue
+        given = constants[node.input[1]]
+        target = _open_target(given, shapes.get(node.output[0]), shapes.get(node.input[0]))
+        if target is None or np.array_equal(target, given):
+            continue
+        name = _edit.fresh_name(graph, f"{node.input[1]}_any_batch")
+        graph.initializer.append(numpy_helper.from_array(target, name))
+        node.input[1] = name
+        if 0 in target:
+            _drop_allowzero(node)
+    _edit.remove_dead(graph)
+    return result
+
+
+def _open_target(
+    target: Array, output: Sequence[int] | None, source: Sequence[int] | None
+) -> Array | None:
+    """Target of a Reshape whose first entry follows the batch; ``None`` where there is none."""
+    if target.size == 0:
+        return None
+    opened = target.copy()
+    if output is not None:
+        # All axes are known: spell them out, and leave the first one to be worked out.
+        opened[:] = output
+        opened[0] = -1
+        return None if 0 in opened else opened
+    if -1 not in target[1:]:
+        opened[0] = -1
+        return opened
+    # There is a -1 already: copy the first axis, provided it is the batch on both sides.
+    same_first = source is not None and len(source) > 0 and source[0] == target[0]
+    if not same_first or 0 in target[1:]:
+        return None
+    opened[0] = 0
+    return opened
+
+
+def _drop_allowzero(node: onnx.NodeProto) -> None:
+    kept = [item for item in node.attribute if item.name != "allowzero"]
+    if len(kept) < len(node.attribute):
+        copies = [onnx.AttributeProto.FromString(item.SerializeToString()) for item in kept]
+        del node.attribute[:]
+        node.attribute.extend(copies)
+
+
+class Rows:
+    """Random rows, and what a model for one batch size makes of them.
+
+    Parameters
+    ----------
+    static : ModelProto
+        Model for batches of ``size`` rows.
+    size : int
+        Its batch size.
+
+    Attributes
+    ----------
+    count : int
+        Number of rows.
+    ran : bool
+        Whether the last candidate could be run at all.
+    first_axes : list of tuple of int
+        Size of the first axis of each output of the last candidate, on all rows and on one row
+        (0 where there is no axis).
+    """
+
+    def __init__(self, static: onnx.ModelProto, size: int) -> None:
+        self.count = size * math.ceil(_ROWS / size)
+        self.ran = False
+        self.first_axes: list[tuple[int, int]] = []
+        generator = np.random.default_rng(_SEED)
+        self._data = [_random_rows(value, self.count, generator) for value in static.graph.input]
+        starts = range(0, self.count, size)
+        self._expected = self._run(static, [(start, start + size) for start in starts])
+
+    def _run(self, model: onnx.ModelProto, spans: list[tuple[int, int]]) -> list[list[Array]]:
+        """Run a model on spans of the rows: one list per output, with one array per span."""
+        graph = Graph.from_model(model)
+        parts = [execute(graph, *(array[a:b] for array in self._data)) for a, b in spans]
+        return [list(column) for column in zip(*parts, strict=True)]
+
+    def agree_with(self, candidate: onnx.ModelProto) -> bool:
+        """Tell whether a model gives the expected results, at several batch sizes alike.
+
+        Parameters
+        ----------
+        candidate : ModelProto
+            Model to try.
+
+        Returns
+        -------
+        bool
+        """
+        singles = [(row, row + 1) for row in range(_ROWS)]
+        rest = [(_ROWS, self.count)] if self.count > _ROWS else []
+        self.ran = False
+        try:
+            outputs = self._run(candidate, [(0, self.count), (0, _ROWS), *rest, *singles])
+        except CipherlearnError:
+            return False
+        self.ran = True
+        self.first_axes = [
+            (len(column[0]) if column[0].ndim else 0, len(column[-1]) if column[-1].ndim else 0)
+            for column in outputs
+        ]
+        cut = 2 + len(rest)
+        return all(
+            _joins(expected, column[0])
+            and _joins(column[1:cut], column[0])
+            and _joins(column[cut:], column[1])
+            for expected, column in zip(self._expected, outputs, strict=True)
+        )
+
+    def same(self, model: onnx.ModelProto, candidate: onnx.ModelProto) -> bool:
+        """Tell whether two models compute the same on all rows at once.
+
+        Parameters
+        ----------
+        model, candidate : ModelProto
+            Models to compare; the operators of the first need not be registered.
+
+        Returns
+        -------
+        bool
+        """
+        run = OnnxRuntimeModel(model)
+        declared = [info.dtype for info in run.graph.inputs]
+        data = [array.astype(d) for array, d in zip(self._data, declared, strict=True)]
+        try:
+            run(*(array[:1] for array in data))
+        except CipherlearnError:
+            return False
+        try:
+            expected = run(*data)
+        except CipherlearnError:
+            # It promises any batch size and takes one row only: that promise can be kept now.
+            return True
+        return all(map(_close, expected, execute(candidate, *data)))
+
+
+def _random_rows(value: onnx.ValueInfoProto, count: int, generator: np.random.Generator) -> Array:
+    """Draw rows for one input: floats of both signs, then positive ones, then ones below 1."""
+    tensor = value.type.tensor_type
+    dtype = element_dtype(tensor.elem_type) or np.dtype(np.float64)
+    shape = (count, *(dimension.dim_value for dimension in tensor.shape.dim[1:]))
+    if dtype.kind != "f":
+        return generator.integers(0, 2, size=shape).astype(dtype)
+    rows = generator.normal(size=shape)
+    # Logarithms, roots and inverse functions need arguments of their own to say anything.
+    rows[1::3] = np.abs(rows[1::3])
+    rows[2::3] = generator.uniform(0.1, 0.9, size=rows[2::3].shape)
+    return rows
+
+
+def _joins(parts: list[Array], whole: Array) -> bool:
+    """Tell whether parts follow each other in a whole, or are the whole each (a constant)."""
+    if all(_close(part, whole) for part in parts):
+        return True
+    if whole.ndim == 0 or any(part.shape[1:] != whole.shape[1:] for part in parts):
+        return False
+    return _close(np.concatenate(parts), whole)
+
+
+def _close(left: Array, right: Array) -> bool:
+    """Compare two arrays, up to the rounding of matrix products."""
+    if left.shape != right.shape:
+        return False
+    if left.dtype.kind != "f" or right.dtype.kind != "f":
+        return bool(np.array_equal(left, right))
+    exact = left.dtype == right.dtype == np.float64
+    finite = np.abs(right[np.isfinite(right)])
+    scale = float(finite.max(initial=1.0))
+    tolerance = 1e-9 if exact else 1e-4
+    return bool(np.allclose(left, right, rtol=tolerance, atol=tolerance * scale, equal_nan=True))

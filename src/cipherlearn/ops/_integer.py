@@ -1,0 +1,101 @@
+"""Integer forms: what an operator that mixes encrypted values does to quantized operands.
+
+The functions work on integer arrays (in the clear) and on values of a circuit under construction
+alike. They know integers, scales and zero-points, and nothing of calibration or rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from cipherlearn.circuit import IntValue
+
+#: Integers in the clear or in a circuit.
+Integers = np.ndarray | IntValue
+
+
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """A real tensor held as integers: ``real = scale * (integers - zero_point)``.
+
+    Parameters
+    ----------
+    integers : numpy.ndarray of int64, or IntValue
+    scale : float or numpy.ndarray
+        Size of one step; arrays broadcast against the integers (one scale a channel).
+    zero_point : int, float or numpy.ndarray
+        What stands for zero. Real-valued in accumulators, where it also absorbs the bias.
+    constant : bool, default=False
+        Whether the integers are part of the model (weights), not given with each sample.
+    """
+
+    integers: Any
+    scale: Any
+    zero_point: Any
+    constant: bool = False
+
+    @property
+    def centred(self) -> Any:
+        """Integers less the zero-point: the multiple of the scale itself."""
+        return self.integers - self.zero_point
+
+
+#: ``(operands, attributes) -> accumulator``; operands are `Affine`, real arrays, or None.
+Compute = Callable[[Sequence[Any], Mapping[str, Any]], Affine]
+
+
+@dataclass(frozen=True, eq=False)
+class IntegerForm:
+    """How an operator computes on quantized operands.
+
+    Parameters
+    ----------
+    compute : callable
+        Takes the operands and the attributes, returns the accumulator.
+    real_inputs : frozenset of int
+        Positions of constant operands that stay real (a bias).
+    common_scale : bool
+        Whether operands must share one scale and a zero-point of 0.
+    prepare : mapping of int to callable
+        Real functions applied to operands before they are quantized (the reciprocal of a divisor).
+    univariate : bool
+        Whether the operator is element-wise, hence one look-up when all operands come from one
+        integer value; the integer form is for the other case.
+    channel_axis : int or None
+        Axis of the accumulator along which ranges are kept apart; None for one range.
+    """
+
+    compute: Compute
+    real_inputs: frozenset[int] = frozenset()
+    common_scale: bool = False
+    prepare: Mapping[int, Callable[[Any], Any]] = field(default_factory=dict)
+    univariate: bool = False
+    channel_axis: int | None = None
+
+
+def matrix_product(left: Affine, right: Affine, scale: float = 1.0) -> Affine:
+    """``scale * left @ right``.
+
+    A constant operand is centred beforehand (its zero-point costs nothing); the zero-point of the
+    encrypted one then adds a constant to each result, which joins the accumulator's zero-point.
+    """
+    step = scale * left.scale * right.scale
+    if not left.constant and not right.constant:
+        return Affine(np.matmul(left.centred, right.centred), step, 0)
+    if right.constant:
+        weights = right.centred.astype(np.int64)
+        zero = np.multiply(left.zero_point, weights.sum(axis=-2, keepdims=weights.ndim > 2))
+        return Affine(np.matmul(left.integers, weights), step, zero)
+    weights = left.centred.astype(np.int64)
+    zero = np.multiply(right.zero_point, weights.sum(axis=-1, keepdims=True))
+    return Affine(np.matmul(weights, right.integers), step, zero)
+
+
+def add_bias(accumulator: Affine, bias: Any) -> Affine:
+    """Add a real constant: exact, since it only shifts the zero-point."""
+    zero = accumulator.zero_point - np.asarray(bias, dtype=np.float64) / accumulator.scale
+    return Affine(accumulator.integers, accumulator.scale, zero)

@@ -1,0 +1,76 @@
+"""Arithmetic of one, two or many tensors, rounding, and changes of type."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+from onnx import TensorProto
+
+from cipherlearn.ops._integer import Affine, IntegerForm
+from cipherlearn.ops._registry import register
+
+_TYPES: Final = frozenset(
+    {
+        TensorProto.BOOL,
+        TensorProto.DOUBLE,
+        TensorProto.FLOAT,
+        TensorProto.FLOAT16,
+        TensorProto.INT8,
+        TensorProto.INT16,
+        TensorProto.INT32,
+        TensorProto.INT64,
+        TensorProto.UINT8,
+        TensorProto.UINT16,
+        TensorProto.UINT32,
+        TensorProto.UINT64,
+    }
+)
+
+
+def _check_target(values: Mapping[str, Any]) -> str | None:
+    if values.get("to") in _TYPES:
+        return None
+    accepted = ", ".join(TensorProto.DataType.Name(number) for number in sorted(_TYPES))
+    return (
+        f"the target type {_type_name(values.get('to'))} is not supported: NumPy has no numbers of"
+        f" that type. Supported: {accepted}."
+    )
+
+
+def _type_name(number: Any) -> str:
+    known = {value: key for key, value in TensorProto.DataType.items()}
+    return known.get(number, str(number))
+
+
+def _add(operands: Sequence[Any], attributes: Mapping[str, Any]) -> Affine:
+    del attributes
+    left, right = operands
+    return Affine(left.centred + right.centred, left.scale, 0)
+
+
+def _subtract(operands: Sequence[Any], attributes: Mapping[str, Any]) -> Affine:
+    del attributes
+    left, right = operands
+    return Affine(left.centred - right.centred, left.scale, 0)
+
+
+def _multiply(operands: Sequence[Any], attributes: Mapping[str, Any]) -> Affine:
+    del attributes
+    left, right = operands
+    return Affine(left.centred * right.centred, left.scale * right.scale, 0)
+
+
+register("Add", integer=IntegerForm(_add, common_scale=True, univariate=True))
+register("Sub", integer=IntegerForm(_subtract, common_scale=True, univariate=True))
+register("Mul", integer=IntegerForm(_multiply, univariate=True))
+# A quotient is a product with the reciprocal, which is a look-up on the divisor.
+register("Div", integer=IntegerForm(_multiply, univariate=True, prepare={1: np.reciprocal}))
+register("Mod", "Pow")
+register("Max", "Mean", "Min", "Sum")
+register("Abs", "Ceil", "Clip", "Floor", "Neg", "Reciprocal", "Round", "Sign")
+register("Erf", "Exp", "Log", "Sqrt")
+register("BitCast", "Cast", check=_check_target)
+# Only the type of the second operand counts, never its values.
+register("CastLike", raw_inputs={1})

@@ -1,0 +1,38 @@
+"""Matrix products."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from cipherlearn.ops._integer import Affine, IntegerForm, add_bias, matrix_product
+from cipherlearn.ops._registry import Kind, register
+
+
+def _transposed(operand: Affine) -> Affine:
+    return replace(operand, integers=np.transpose(operand.integers))
+
+
+def _gemm(operands: Sequence[Any], attributes: Mapping[str, Any]) -> Affine:
+    left, right, *rest = operands
+    left = _transposed(left) if attributes["transA"] else left
+    right = _transposed(right) if attributes["transB"] else right
+    product = matrix_product(left, right, attributes["alpha"])
+    bias = rest[0] if rest else None
+    return product if bias is None else add_bias(product, attributes["beta"] * np.asarray(bias))
+
+
+def _matmul(operands: Sequence[Any], attributes: Mapping[str, Any]) -> Affine:
+    del attributes
+    return matrix_product(*operands)
+
+
+register(
+    "Gemm",
+    kind=Kind.MIXING,
+    integer=IntegerForm(_gemm, real_inputs=frozenset({2}), channel_axis=-1),
+)
+register("MatMul", kind=Kind.MIXING, integer=IntegerForm(_matmul, channel_axis=-1))

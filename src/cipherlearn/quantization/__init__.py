@@ -1,0 +1,51 @@
+"""Quantization: from a float model and calibration data to integers that mean the same."""
+
+from cipherlearn.quantization import quantized_ops
+from cipherlearn.quantization.base_quantized_op import (
+    ALL_QUANTIZED_OPS,
+    ONNX_OPS_TO_QUANTIZED_IMPL,
+    QuantizedOp,
+)
+from cipherlearn.quantization.mixing import QuantizedMixingOp
+from cipherlearn.quantization.n_bits import (
+    DEFAULT_MODEL_BITS,
+    Rounding,
+    get_n_bits_dict,
+    process_rounding_threshold_bits,
+)
+from cipherlearn.quantization.post_training import (
+    ONNXConverter,
+    PostTrainingAffineQuantization,
+    PostTrainingQATImporter,
+)
+from cipherlearn.quantization.quantized_array import QuantizedArray
+from cipherlearn.quantization.quantized_module import QuantizedModule
+from cipherlearn.quantization.quantizers import (
+    MinMaxQuantizationStats,
+    QuantizationOptions,
+    TorchUniformQuantizer,
+    UniformQuantizationParameters,
+    UniformQuantizer,
+)
+
+__all__ = [
+    "ALL_QUANTIZED_OPS",
+    "DEFAULT_MODEL_BITS",
+    "ONNX_OPS_TO_QUANTIZED_IMPL",
+    "MinMaxQuantizationStats",
+    "ONNXConverter",
+    "PostTrainingAffineQuantization",
+    "PostTrainingQATImporter",
+    "QuantizationOptions",
+    "QuantizedArray",
+    "QuantizedMixingOp",
+    "QuantizedModule",
+    "QuantizedOp",
+    "Rounding",
+    "TorchUniformQuantizer",
+    "UniformQuantizationParameters",
+    "UniformQuantizer",
+    "get_n_bits_dict",
+    "process_rounding_threshold_bits",
+    "quantized_ops",
+]

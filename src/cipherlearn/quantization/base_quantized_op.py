@@ -1,0 +1,362 @@
+"""The base of all quantized operators, and the contract for a user's own.
+
+An operator either *fuses* (it is computed on real values, and ends up inside a table look-up with
+its neighbours) or *mixes* encrypted values (it is computed on integers, and its result is an
+accumulator). The same methods run on arrays, during calibration, and on values of a circuit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from cipherlearn import ops
+from cipherlearn.circuit import IntValue, RealValue, tabulate
+from cipherlearn.circuit.movement import follow
+from cipherlearn.errors import (
+    EncryptedOperandError,
+    InvalidParameterError,
+    InvalidShapeError,
+    NotCalibratedError,
+)
+from cipherlearn.quantization.quantized_array import QuantizedArray
+from cipherlearn.quantization.quantizers import (
+    MinMaxQuantizationStats,
+    QuantizationOptions,
+    UniformQuantizationParameters,
+    UniformQuantizer,
+)
+
+#: Every quantized operator class.
+ALL_QUANTIZED_OPS: set[type[QuantizedOp]] = set()
+
+#: Quantized operator class of every ONNX operator, by its qualified name.
+ONNX_OPS_TO_QUANTIZED_IMPL: dict[str, type[QuantizedOp]] = {}
+
+
+class QuantizedOp:
+    """An operator between quantized values; this class computes it on reals (it fuses).
+
+    Subclasses set ``_impl_for_op_named`` to the qualified name of an ONNX operator; they are found
+    by that name from then on. Operands, attributes and defaults are read off ONNX's schema, or off
+    the signature of a user's function (see `cipherlearn.ops.register_numpy`). An operator that
+    mixes encrypted values derives from `QuantizedMixingOp`, or overrides `q_impl`.
+
+    Parameters
+    ----------
+    n_bits_output : int
+        Width of the output, where it is quantized.
+    op_instance_name : str
+        Name of the node in the model.
+    int_input_names : set of str, default={"0"}
+        Names of the integer values that the operands are functions of.
+    constant_inputs : dict, optional
+        Operands that are known, by position or by name.
+    input_quant_opts : QuantizationOptions, optional
+        How encrypted operands are quantized. Default: signed, ``n_bits_output`` bits.
+    **attrs
+        Attributes of the ONNX node.
+
+    Raises
+    ------
+    InvalidParameterError
+        If a constant or an attribute does not belong to the operator.
+    """
+
+    _impl_for_op_named: ClassVar[str | None] = None
+    #: Whether encrypted operands are quantized as finely as the model's outputs.
+    quantize_inputs_with_model_outputs_precision: ClassVar[bool] = False
+
+    def __init_subclass__(cls, is_utility: bool = False, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if is_utility or cls._impl_for_op_named is None:
+            return
+        replaced = ONNX_OPS_TO_QUANTIZED_IMPL.get(cls._impl_for_op_named)
+        if replaced is not None:
+            ALL_QUANTIZED_OPS.discard(replaced)
+        ALL_QUANTIZED_OPS.add(cls)
+        ONNX_OPS_TO_QUANTIZED_IMPL[cls._impl_for_op_named] = cls
+
+    def __init__(
+        self,
+        n_bits_output: int,
+        op_instance_name: str,
+        int_input_names: set[str] | None = None,
+        constant_inputs: Mapping[int | str, Any] | None = None,
+        input_quant_opts: QuantizationOptions | None = None,
+        **attrs: Any,
+    ) -> None:
+        self.n_bits = n_bits_output
+        self.op_instance_name = op_instance_name
+        self._int_input_names = set(int_input_names) if int_input_names is not None else {"0"}
+        self.opset = int(attrs.pop("opset", ops.NEWEST_OPSET))
+        self._signature = ops.get(self.op_type()).signature(self.opset)
+        self.constant_inputs = self._by_position(constant_inputs or {})
+        self.attrs = self._with_defaults(attrs)
+        if input_quant_opts is None:
+            input_quant_opts = QuantizationOptions(n_bits_output, is_signed=True)
+        self.input_quant_opts = input_quant_opts.quant_options
+        if self.can_fuse():
+            self.input_quant_opts.is_qat = False
+            self._check_one_encrypted_value()
+        self.output_quant_opts = QuantizationOptions(n_bits_output)
+        self.output_quant_stats: MinMaxQuantizationStats | None = None
+        self.output_quant_params: UniformQuantizationParameters | None = None
+        self.produces_graph_output = False
+        self._operand_quantizers: dict[int, UniformQuantizer] = {}
+
+    @classmethod
+    def op_type(cls) -> str:
+        """Qualified name of the ONNX operator.
+
+        Raises
+        ------
+        InvalidParameterError
+            If the class does not implement one.
+        """
+        if cls._impl_for_op_named is None:
+            raise InvalidParameterError(
+                f"{cls.__name__} does not say which operator it implements: set _impl_for_op_named"
+            )
+        return cls._impl_for_op_named
+
+    @property
+    def impl(self) -> Any:
+        """The operator's NumPy function, which returns a tuple."""
+        return ops.get(self.op_type()).numpy
+
+    @property
+    def int_input_names(self) -> set[str]:
+        """Names of the integer values that the operands are functions of."""
+        return self._int_input_names
+
+    def can_fuse(self) -> bool:
+        """Whether the operator is computed on reals, inside a table look-up."""
+        return True
+
+    def _check_one_encrypted_value(self) -> None:
+        if len(self._int_input_names) > 1:
+            raise EncryptedOperandError(
+                f"{self.op_instance_name} ({self.op_type()}) combines {len(self._int_input_names)} "
+                "encrypted values; it works with one of them and constants, or with functions of "
+                "one value. Add, Sub, Mul, Div, Gemm and MatMul combine encrypted values"
+            )
+
+    def must_quantize_input(self, position: int) -> bool:
+        """Whether an operand is read as integers."""
+        del position
+        return not self.can_fuse()
+
+    def calibrate(self, *inputs: np.ndarray) -> np.ndarray:
+        """Observe the operator's output on real data.
+
+        Parameters
+        ----------
+        *inputs : numpy.ndarray
+            The encrypted operands, batch axis first.
+
+        Returns
+        -------
+        numpy.ndarray
+            The output in float.
+        """
+        operands = self._prepare_inputs_with_constants(
+            *inputs, calibrate=True, quantize_actual_values=False
+        )
+        result = np.asarray(self.call_impl(*operands, **self.attrs))
+        return self._observe(result)
+
+    def _observe(self, result: np.ndarray) -> np.ndarray:
+        reals = result.astype(np.float64)
+        quantizer = QuantizedArray(self.n_bits, reals, options=self.output_quant_opts).quantizer
+        self.output_quant_stats = quantizer.quant_stats
+        self.output_quant_params = quantizer.quant_params
+        return reals
+
+    def __call__(self, *q_inputs: QuantizedArray) -> QuantizedArray:
+        """The operator on quantized operands (the encrypted ones, in order)."""
+        return self.q_impl(*q_inputs, **self.attrs)
+
+    def q_impl(self, *q_inputs: QuantizedArray, **attrs: Any) -> QuantizedArray:
+        """Compute on real values; override to compute on integers.
+
+        Parameters
+        ----------
+        *q_inputs : QuantizedArray
+            The encrypted operands.
+        **attrs
+            The attributes.
+        """
+        operands = self._prepare_inputs_with_constants(
+            *q_inputs, calibrate=False, quantize_actual_values=False
+        )
+        return self.prepare_output(self.call_impl(*operands, **attrs))
+
+    def call_impl(self, *operands: Any, **attrs: Any) -> Any:
+        """The NumPy meaning, on real arrays or on real values of a circuit."""
+
+        def compute(*arrays: Any) -> Any:
+            return self.impl(*arrays, opset=self.opset, **attrs)[0]
+
+        if not any(isinstance(operand, (IntValue, RealValue)) for operand in operands):
+            return compute(*operands)
+        if ops.get(self.op_type()).kind is ops.Kind.MOVEMENT:
+            return follow(lambda array: compute(array, *operands[1:]), operands[0])
+        given = [operand is not None for operand in operands]
+
+        def without_gaps(*arrays: Any) -> Any:
+            left = iter(arrays)
+            return compute(*(next(left) if present else None for present in given))
+
+        return tabulate(without_gaps, *(o for o in operands if o is not None))
+
+    def prepare_output(self, values: Any) -> QuantizedArray:
+        """The operator's output, with the quantizer that calibration found.
+
+        Raises
+        ------
+        NotCalibratedError
+            If the operator was not calibrated.
+        """
+        if self.output_quant_params is None:
+            raise NotCalibratedError(f"{self.op_instance_name} was not calibrated")
+        if isinstance(values, np.ndarray):
+            values = values.astype(np.float64)
+        return QuantizedArray(
+            self.n_bits,
+            values,
+            options=self.output_quant_opts,
+            stats=self.output_quant_stats,
+            params=self.output_quant_params,
+        )
+
+    def _prepare_inputs_with_constants(
+        self, *inputs: Any, calibrate: bool, quantize_actual_values: bool
+    ) -> list[Any]:
+        """All operands in order, encrypted and known ones.
+
+        Parameters
+        ----------
+        *inputs : numpy.ndarray or QuantizedArray
+            The encrypted operands.
+        calibrate : bool
+            Whether ``inputs`` are real arrays.
+        quantize_actual_values : bool
+            Whether operands are returned as `QuantizedArray` (else as reals).
+
+        Raises
+        ------
+        InvalidShapeError
+            If operands are missing or left over.
+        """
+        total = len(inputs) + len(self.constant_inputs)
+        least, most = self._signature.min_inputs, len(self._signature.inputs)
+        if total < least or (total > most and not self._signature.variadic):
+            raise InvalidShapeError(
+                f"{self.op_instance_name} ({self.op_type()}) takes {least} to {most} operands; "
+                f"{len(inputs)} inputs and {len(self.constant_inputs)} constants were given"
+            )
+        encrypted = iter(inputs)
+        count = max([total - 1, *self.constant_inputs]) + 1
+        operands: list[Any] = []
+        for position in range(count):
+            if position in self.constant_inputs:
+                operands.append(self._constant(position, quantize_actual_values))
+            elif (operand := next(encrypted, None)) is None or calibrate:
+                operands.append(operand)
+            elif quantize_actual_values:
+                operands.append(self._quantized(operand, position))
+            else:
+                operands.append(operand.values)
+        return operands
+
+    def _constant(self, position: int, quantized: bool) -> Any:
+        constant = self.constant_inputs[position]
+        if isinstance(constant, QuantizedArray) and not quantized:
+            return constant.values
+        return constant
+
+    def set_operand_quantizer(self, position: int, quantizer: UniformQuantizer | None) -> None:
+        """Quantize an operand with given scale and zero-point (None: derive them from its range)."""
+        if quantizer is not None:
+            self._operand_quantizers[position] = quantizer
+
+    def _quantized(self, operand: QuantizedArray, position: int) -> QuantizedArray:
+        """The operand as this operator reads it."""
+        fixed = self._operand_quantizers.get(position)
+        if fixed is not None:
+            return QuantizedArray(
+                fixed.n_bits, operand.values, options=fixed, stats=fixed, params=fixed
+            )
+        return requantize(operand, self.input_quant_opts)
+
+    def _by_position(self, constants: Mapping[int | str, Any]) -> dict[int, Any]:
+        names = self._signature.input_names
+        result: dict[int, Any] = {}
+        for key, value in constants.items():
+            if isinstance(key, str) and not key.isdigit() and key not in names:
+                raise InvalidParameterError(
+                    f"{self.op_type()} has no operand {key!r}; it has {', '.join(names)}"
+                )
+            position = names.index(key) if key in names else int(key)  # type: ignore[arg-type]
+            if position >= len(names) and not self._signature.variadic:
+                raise InvalidParameterError(
+                    f"{self.op_type()} has no operand number {position}; it has {', '.join(names)}"
+                )
+            result[position] = value
+        return result
+
+    def _with_defaults(self, attrs: Mapping[str, Any]) -> dict[str, Any]:
+        known = self._signature.attributes
+        unknown = sorted(set(attrs) - set(known))
+        if unknown:
+            raise InvalidParameterError(
+                f"{self.op_instance_name} ({self.op_type()}) has no attributes {unknown}; it has "
+                f"{sorted(known)}"
+            )
+        defaults = {
+            name: attribute.default
+            for name, attribute in known.items()
+            if attribute.default is not None and attribute.default is not ops.REQUIRED
+        }
+        return {**defaults, **attrs}
+
+
+def requantize(
+    operand: QuantizedArray, options: QuantizationOptions, prepare: Any = None
+) -> QuantizedArray:
+    """A value quantized with other options, over the range observed where it was made.
+
+    Parameters
+    ----------
+    operand : QuantizedArray
+    options : QuantizationOptions
+    prepare : callable, optional
+        Real function applied first; the range is that of its results.
+    """
+    quantizer = operand.quantizer
+    if prepare is None:
+        if quantizer.is_precomputed_qat or (
+            operand.holds_integers
+            and not quantizer.no_clipping
+            and quantizer.is_equal(options, ignore_sign_qat=True)
+        ):
+            return operand
+        return QuantizedArray(
+            options.n_bits, operand.values, options=options, stats=quantizer.quant_stats
+        )
+    stats = MinMaxQuantizationStats()
+    with np.errstate(all="ignore"):
+        stats.compute_quantization_stats(prepare(np.asarray(_range_grid(quantizer))))
+    values = operand.values
+    mapped = tabulate(prepare, values) if isinstance(values, RealValue) else prepare(values)
+    return QuantizedArray(options.n_bits, mapped, options=options, stats=stats)
+
+
+def _range_grid(quantizer: UniformQuantizer) -> np.ndarray:
+    """Real values that a quantizer can return."""
+    lowest, highest = quantizer.integer_limits
+    grid: np.ndarray = quantizer.dequant(np.arange(lowest, highest + 1))
+    return grid

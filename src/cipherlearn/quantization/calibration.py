@@ -1,0 +1,61 @@
+"""Checks of the data that a model is calibrated, or evaluated, on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from cipherlearn.errors import InvalidParameterError, InvalidShapeError, InvalidTypeError
+from cipherlearn.onnx import Graph
+
+
+def check_calibration_data(graph: Graph, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Calibration data in float64, once it is known to fit the model.
+
+    Raises
+    ------
+    InvalidShapeError
+        If the number of arrays or of rows is wrong.
+    InvalidParameterError
+        If there are fewer than two rows, or values that are not finite.
+    InvalidTypeError
+        If an array does not hold floating-point numbers.
+    """
+    checked = check_real_arrays(graph.input_names, arrays)
+    rows = checked[0].shape[0]
+    if rows < 2:
+        raise InvalidParameterError(
+            f"calibration data has {rows} row{'' if rows == 1 else 's'}; ranges need at least two, "
+            "and a few hundred rows like those that the model will see"
+        )
+    return checked
+
+
+def check_real_arrays(names: Sequence[str], arrays: Sequence[Any]) -> list[np.ndarray]:
+    """Arrays of one batch in float64, one an input."""
+    if len(arrays) != len(names):
+        raise InvalidShapeError(
+            f"{len(arrays)} arrays were given; the model takes {len(names)} ({', '.join(names)})"
+        )
+    result = []
+    for name, given in zip(names, arrays, strict=True):
+        array = np.asarray(given)
+        if array.dtype.kind != "f":
+            raise InvalidTypeError(
+                f"the input {name!r} has dtype {array.dtype}; floating-point values are needed "
+                "(use x.astype('float32'))"
+            )
+        if array.ndim < 1:
+            raise InvalidShapeError(f"the input {name!r} is a single number: it needs a batch axis")
+        bad = int(np.count_nonzero(~np.isfinite(array)))
+        if bad:
+            raise InvalidParameterError(
+                f"the input {name!r} holds {bad} values that are NaN or infinite: remove or impute them"
+            )
+        result.append(array.astype(np.float64))
+    if len({array.shape[0] for array in result}) > 1:
+        rows = {name: array.shape[0] for name, array in zip(names, result, strict=True)}
+        raise InvalidShapeError(f"all inputs need the same number of rows, not {rows}")
+    return result

@@ -1,0 +1,334 @@
+"""What every model that is a circuit between quantizers can do: run, compile, report."""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from cipherlearn.circuit import Circuit
+from cipherlearn.engines import CompileOptions, Program, get_engine
+from cipherlearn.engines.check import self_check
+from cipherlearn.engines.estimate import CostReport, estimate_cost
+from cipherlearn.engines.execution import FheMode, run_circuit
+from cipherlearn.errors import (
+    InvalidParameterError,
+    InvalidShapeError,
+    InvalidTypeError,
+    NotCompiledError,
+    OverflowWarning,
+)
+from cipherlearn.quantization.calibration import check_real_arrays
+from cipherlearn.quantization.quantizers import UniformQuantizer
+
+
+class CircuitModel(ABC):
+    """An integer program (`circuit`) between quantizers, in the clear or encrypted.
+
+    Attributes
+    ----------
+    input_quantizers, output_quantizers : list of UniformQuantizer
+    fhe_circuit : Program or None
+        The compiled circuit; None before `compile`.
+    overflow_count : int
+        Values that left the range kept for an accumulator, over all rows seen so far.
+    """
+
+    def __init__(self, input_names: Sequence[str], output_names: Sequence[str]) -> None:
+        self.ordered_module_input_names = tuple(input_names)
+        self.ordered_module_output_names = tuple(output_names)
+        self.input_quantizers: list[UniformQuantizer] = []
+        self.output_quantizers: list[UniformQuantizer] = []
+        self.input_shapes: tuple[tuple[int, ...], ...] = ()
+        self.fhe_circuit: Program | None = None
+        self.overflow_count = 0
+        self._encrypted: tuple[bool, ...] = ()
+        self._circuit: Circuit | None = None
+
+    @property
+    def circuit(self) -> Circuit:
+        """The integer program, for one row; built when it is first needed.
+
+        Raises
+        ------
+        NotCalibratedError
+            If the model was not calibrated.
+        """
+        if self._circuit is None:
+            self._circuit = self._build_circuit()
+        return self._circuit
+
+    @abstractmethod
+    def _build_circuit(self) -> Circuit:
+        """The integer program of the calibrated model."""
+
+    def _discard_circuit(self) -> None:
+        """Build and compile anew when next needed."""
+        self._circuit, self.fhe_circuit = None, None
+
+    def forward(self, *x: np.ndarray, fhe: str | FheMode = "disable") -> Any:
+        """Real outputs of real inputs.
+
+        Parameters
+        ----------
+        *x : numpy.ndarray of float, each of shape (rows, *shape)
+            One array an input.
+        fhe : {"disable", "simulate", "execute"}, default="disable"
+            Exact integers in the clear; with the errors that encryption may cause; encrypted.
+
+        Returns
+        -------
+        numpy.ndarray of float64, or a tuple of them
+
+        Raises
+        ------
+        InvalidTypeError
+            If an array does not hold floating-point values.
+        NotCompiledError
+            If the mode needs a compiled model.
+        """
+        mode = FheMode.of(fhe)
+        return self.dequantize_output(*as_tuple(self.quantized_forward(*self._rows(x), fhe=mode)))
+
+    def quantized_forward(self, *q_x: np.ndarray, fhe: str | FheMode = "disable") -> Any:
+        """Integer outputs of integer inputs.
+
+        Parameters
+        ----------
+        *q_x : numpy.ndarray of signed integers, each of shape (rows, *shape)
+            What `quantize_input` returns.
+        fhe : {"disable", "simulate", "execute"}, default="disable"
+
+        Returns
+        -------
+        numpy.ndarray of int64, or a tuple of them
+
+        Raises
+        ------
+        InvalidTypeError
+            If an array does not hold signed integers.
+        InvalidShapeError
+            If the number of arrays or a shape is wrong.
+        """
+        names = self.ordered_module_input_names
+        if len(q_x) != len(names):
+            raise InvalidShapeError(
+                f"{len(q_x)} arrays were given; the model takes {len(names)} ({', '.join(names)})"
+            )
+        batches = []
+        for name, array, shape in zip(names, map(np.asarray, q_x), self.input_shapes, strict=True):
+            if array.dtype.kind != "i":
+                raise InvalidTypeError(
+                    f"the input {name!r} has dtype {array.dtype}; quantized inputs are signed "
+                    "integers (quantize_input makes them)"
+                )
+            if array.shape[1:] != shape[1:]:
+                raise InvalidShapeError(
+                    f"the input {name!r} has shape {array.shape}; it must be (rows, "
+                    f"{', '.join(map(str, shape[1:]))})"
+                )
+            batches.append(array[:, None])
+        evaluation = run_circuit(self.circuit, self.fhe_circuit, *batches, fhe=fhe)
+        self._report_overflows(evaluation.overflow_count, len(batches[0]))
+        outputs = tuple(_without_sample_axis(output) for output in evaluation.outputs)
+        return outputs if len(outputs) > 1 else outputs[0]
+
+    def _report_overflows(self, count: int, rows: int) -> None:
+        self.overflow_count += count
+        if count:
+            warnings.warn(
+                f"{count} accumulators of {rows} rows left the range observed in calibration; "
+                "encrypted results of these rows may be wrong. Calibrate on more rows, or on rows "
+                "like these",
+                OverflowWarning,
+                stacklevel=4,
+            )
+
+    def quantize_input(self, *x: np.ndarray | None, dtype: Any = np.int64) -> Any:
+        """Integers of real inputs, in the client's hands.
+
+        Parameters
+        ----------
+        *x : numpy.ndarray or None
+            One an input; None leaves one out (several parties give an input each).
+        dtype : numpy dtype, default=int64
+
+        Returns
+        -------
+        numpy.ndarray, or a tuple with one entry an input
+        """
+        if len(x) != len(self.input_quantizers):
+            raise InvalidShapeError(
+                f"{len(x)} arrays were given; the model takes {len(self.input_quantizers)} "
+                f"({', '.join(self.ordered_module_input_names)})"
+            )
+        if all(value is None for value in x):
+            raise InvalidParameterError("at least one input must be given")
+        result = tuple(
+            None if value is None else quantizer.quant(np.asarray(value), dtype)
+            for quantizer, value in zip(self.input_quantizers, x, strict=True)
+        )
+        return result if len(result) > 1 else result[0]
+
+    def dequantize_output(self, *q_y: np.ndarray) -> Any:
+        """Real outputs of integer outputs: float64, or a tuple of arrays."""
+        if len(q_y) != len(self.output_quantizers):
+            raise InvalidShapeError(
+                f"{len(q_y)} arrays were given; the model has {len(self.output_quantizers)} outputs"
+            )
+        result = tuple(
+            np.asarray(quantizer.dequant(np.asarray(value)), dtype=np.float64)
+            for quantizer, value in zip(self.output_quantizers, q_y, strict=True)
+        )
+        return result if len(result) > 1 else result[0]
+
+    def pre_processing(self, *values: np.ndarray) -> tuple[np.ndarray, ...]:
+        """What the client does before quantization: nothing, for the models supported so far."""
+        return values
+
+    def post_processing(self, values: np.ndarray) -> np.ndarray:
+        """What the client does after dequantization: nothing, unless a subclass says otherwise."""
+        return values
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether the module can simulate and execute."""
+        return self.fhe_circuit is not None
+
+    def check_model_is_compiled(self) -> None:
+        """Raise `NotCompiledError` unless the module is compiled."""
+        if not self.is_compiled:
+            raise NotCompiledError("the model is not compiled: call compile() first")
+
+    def compile(
+        self,
+        inputs: Any = None,
+        configuration: Any = None,
+        artifacts: Any = None,
+        show_mlir: bool = False,
+        p_error: float | None = None,
+        global_p_error: float | None = None,
+        verbose: bool = False,
+        inputs_encryption_status: Sequence[str] | None = None,
+        device: str = "cpu",
+        *,
+        engine: str = "concrete",
+        check: bool = False,
+    ) -> Program:
+        """Compile the circuit. No key is made.
+
+        Parameters
+        ----------
+        inputs : numpy.ndarray or tuple of them, optional
+            Real rows. Ranges come from calibration already; overflows on these rows are counted
+            and warned of, and a self-check runs on them.
+        configuration, artifacts : object, optional
+            The engine's own configuration and artifacts collector.
+        show_mlir, verbose : bool, default=False
+            Print the engine's intermediate code, or its whole compilation.
+        p_error : float, optional
+            Error probability of one look-up. Default: 2**-40.
+        global_p_error : float, optional
+            Error probability of a whole row, instead of ``p_error``.
+        inputs_encryption_status : sequence of {"encrypted", "clear"}, optional
+            One an input. Default: all encrypted.
+        device : {"cpu", "cuda"}, default="cpu"
+        engine : str, default="concrete"
+            What compiles: see `cipherlearn.engines`.
+        check : bool, default=False
+            Make keys, run one encrypted row, and compare with the exact evaluator.
+
+        Returns
+        -------
+        Program
+            Also kept as `fhe_circuit`.
+
+        Raises
+        ------
+        InvalidParameterError
+            If both probabilities are given, or an option is unknown.
+        CompilationError
+            If the engine refuses the circuit; the message names the layer.
+        """
+        options = CompileOptions.of(
+            p_error,
+            global_p_error,
+            configuration=configuration,
+            artifacts=artifacts,
+            show_mlir=show_mlir,
+            verbose=verbose,
+            device=device,
+        )
+        self._set_encryption_status(inputs_encryption_status)
+        rows = None if inputs is None else self._rows(as_tuple(inputs))
+        self.fhe_circuit = get_engine(engine).compile(self.circuit, options)
+        if rows is not None:
+            self.quantized_forward(*rows)
+        if check:
+            if rows is None:
+                raise InvalidParameterError("check=True needs inputs to run on")
+            self_check(self.fhe_circuit, *(q[:1, None] for q in rows))
+        return self.fhe_circuit
+
+    def _rows(self, inputs: Sequence[Any]) -> tuple[np.ndarray, ...]:
+        """Quantized rows of checked real inputs."""
+        arrays = check_real_arrays(self.ordered_module_input_names, inputs)
+        return as_tuple(self.quantize_input(*arrays))
+
+    def _set_encryption_status(self, given: Sequence[str] | None) -> None:
+        count = len(self.input_quantizers)
+        status = ["encrypted"] * count if given is None else [str(s).lower() for s in given]
+        accepted = {"clear", "encrypted"}
+        if len(status) != count or not set(status) <= accepted or "encrypted" not in status:
+            raise InvalidParameterError(
+                f"inputs_encryption_status takes one of 'clear' or 'encrypted' for each of the "
+                f"{count} inputs, at least one of them 'encrypted'; {given!r} was given"
+            )
+        encrypted = tuple(entry == "encrypted" for entry in status)
+        if encrypted == (self._encrypted or (True,) * count):
+            return
+        self._encrypted = encrypted
+        self._discard_circuit()
+
+    def cost(self) -> CostReport:
+        """What a prediction costs, before any key is made.
+
+        Returns
+        -------
+        CostReport
+            Prints as a table: look-ups by width, complexity, estimated seconds on this machine,
+            sizes of keys and ciphertexts, memory.
+
+        Raises
+        ------
+        NotCompiledError
+            If the module is not compiled.
+        """
+        self.check_model_is_compiled()
+        return estimate_cost(self.circuit, self.fhe_circuit)
+
+    def bitwidth_and_range_report(self) -> dict[str, dict[str, Any]] | None:
+        """Range and width of the value that each layer hands on; None before compiling."""
+        if not self.is_compiled:
+            return None
+        report: dict[str, dict[str, Any]] = {}
+        for node in self.circuit.nodes:
+            if node.label and node.encrypted:
+                known = report.setdefault(node.label, {"range": (0, 0), "bitwidth": 0})
+                low, high = known["range"]
+                known["range"] = (min(low, node.interval.min), max(high, node.interval.max))
+                known["bitwidth"] = max(known["bitwidth"], node.interval.width)
+        return report
+
+
+def as_tuple(value: Any) -> tuple[Any, ...]:
+    """One value as a tuple of one."""
+    return value if isinstance(value, tuple) else (value,)
+
+
+def _without_sample_axis(output: np.ndarray) -> np.ndarray:
+    """Drop the axis that stands for one row within a row: (rows, 1, ...) -> (rows, ...)."""
+    return output[:, 0] if output.ndim > 1 and output.shape[1] == 1 else output

@@ -1,0 +1,144 @@
+"""Bit-widths and rounding as users give them, brought into one form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cipherlearn.errors import InvalidParameterError, UnknownKeyError
+from cipherlearn.quantization.quantizers import check_bits
+
+#: Fewest bits of the model's inputs and outputs, unless others are asked for.
+DEFAULT_MODEL_BITS = 5
+
+#: Widest operand or weight; a look-up can read 16 bits, and accumulators need some of them.
+MAXIMUM_MODEL_BITS = 16
+
+#: Kept bits that rounding accepts.
+ROUNDING_RANGE = (2, 8)
+
+_KEYS = ("model_inputs", "op_weights", "op_inputs", "model_outputs")
+
+
+def get_n_bits_dict(n_bits: int | Mapping[str, int]) -> dict[str, int]:
+    """Bit-widths of inputs, weights, activations and outputs.
+
+    Parameters
+    ----------
+    n_bits : int or dict
+        One width for weights and activations (inputs and outputs of the model then have 5 bits at
+        least), or a dictionary with ``op_inputs`` and ``op_weights``, and optionally
+        ``model_inputs`` (default 5) and ``model_outputs`` (default: the larger of 5 and
+        ``op_inputs``).
+
+    Returns
+    -------
+    dict
+        With the keys ``model_inputs``, ``op_weights``, ``op_inputs``, ``model_outputs``.
+
+    Raises
+    ------
+    InvalidParameterError
+        If a width is not an integer from 1 to 16, a mandatory key is missing, or the outputs have
+        fewer bits than the activations.
+    UnknownKeyError
+        If the dictionary has other keys.
+
+    Examples
+    --------
+    >>> get_n_bits_dict(3)
+    {'model_inputs': 5, 'op_weights': 3, 'op_inputs': 3, 'model_outputs': 5}
+    """
+    if not isinstance(n_bits, Mapping):
+        bits = check_bits(n_bits, "n_bits", MAXIMUM_MODEL_BITS)
+        model_bits = max(DEFAULT_MODEL_BITS, bits)
+        return dict(zip(_KEYS, (model_bits, bits, bits, model_bits), strict=True))
+    unknown = sorted(str(key) for key in n_bits if key not in _KEYS)
+    if unknown:
+        raise UnknownKeyError(f"n_bits does not take the keys {unknown}; it takes {list(_KEYS)}")
+    missing = [key for key in ("op_inputs", "op_weights") if key not in n_bits]
+    if missing:
+        raise InvalidParameterError(f"n_bits lacks the mandatory keys {missing}")
+    given = {k: check_bits(v, f"n_bits[{k!r}]", MAXIMUM_MODEL_BITS) for k, v in n_bits.items()}
+    given.setdefault("model_inputs", DEFAULT_MODEL_BITS)
+    given.setdefault("model_outputs", max(DEFAULT_MODEL_BITS, given["op_inputs"]))
+    if given["model_outputs"] < given["op_inputs"]:
+        raise InvalidParameterError(
+            f"model_outputs ({given['model_outputs']}) must not be smaller than op_inputs "
+            f"({given['op_inputs']})"
+        )
+    return {key: given[key] for key in _KEYS}
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """Rounding of accumulators before table look-ups.
+
+    Parameters
+    ----------
+    n_bits : int or "auto"
+        Bits kept, 2 to 8. ``"auto"`` takes the fewest that keep agreement with the unrounded model
+        on the calibration data.
+    exact : bool
+        Exact rounding costs look-ups for the bits removed; approximate rounding costs none and may
+        land on the neighbouring value.
+    """
+
+    n_bits: int | str
+    exact: bool = True
+
+
+def process_rounding_threshold_bits(given: Any) -> Rounding | None:
+    """The rounding that a user asked for.
+
+    Parameters
+    ----------
+    given : None, int, dict or Rounding
+        Kept bits; or a dictionary with ``n_bits`` (2 to 8, or ``"auto"``) and ``method``
+        (``"exact"``, ``"approximate"`` in any case, or a member of the engine's ``Exactness``;
+        default exact).
+
+    Raises
+    ------
+    UnknownKeyError
+        If the dictionary has other keys.
+    InvalidParameterError
+        If the bits or the method are not among these.
+    """
+    if given is None or isinstance(given, Rounding):
+        return given
+    if not isinstance(given, Mapping):
+        return Rounding(_kept_bits(given))
+    unknown = sorted(str(key) for key in given if key not in ("n_bits", "method"))
+    if unknown:
+        raise UnknownKeyError(
+            f"rounding_threshold_bits does not take the keys {unknown}; it takes 'n_bits' and 'method'"
+        )
+    if "n_bits" not in given:
+        raise InvalidParameterError("rounding_threshold_bits needs the key 'n_bits'")
+    return Rounding(_kept_bits(given["n_bits"]), _is_exact(given.get("method", "exact")))
+
+
+def _kept_bits(given: Any) -> int | str:
+    if isinstance(given, str) and given.lower() == "auto":
+        return "auto"
+    if isinstance(given, (bool, str)) or not isinstance(given, (int, np.integer)):
+        raise InvalidParameterError(
+            f"rounding_threshold_bits must be None, an integer from 2 to 8, 'auto', or a dictionary, "
+            f"not {given!r}"
+        )
+    lowest, highest = ROUNDING_RANGE
+    return check_bits(given, "rounding_threshold_bits", highest, lowest)
+
+
+def _is_exact(given: Any) -> bool:
+    # The engine's enumeration has the method as its value; asking for that avoids importing it.
+    name = str(getattr(given, "value", given)).lower()
+    if name not in ("exact", "approximate"):
+        raise InvalidParameterError(
+            f"the rounding method must be 'exact' or 'approximate', not {given!r}"
+        )
+    return name == "exact"

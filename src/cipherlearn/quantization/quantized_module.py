@@ -1,0 +1,278 @@
+"""A quantized model: integers in, integers out, in the clear or encrypted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import IO, Any
+
+import numpy as np
+
+from cipherlearn.circuit import Builder, Circuit, circuit_from_dict, circuit_to_dict, fuse
+from cipherlearn.circuit.linear import fold_factors
+from cipherlearn.circuit.serialize import parse_json
+from cipherlearn.engines.execution import FheMode
+from cipherlearn.errors import (
+    CircuitError,
+    FormatError,
+    InvalidParameterError,
+    InvalidShapeError,
+    ModelError,
+    NotCalibratedError,
+)
+from cipherlearn.quantization.agreement import Agreement, measure_agreement
+from cipherlearn.quantization.base_quantized_op import QuantizedOp
+from cipherlearn.quantization.circuit_model import CircuitModel
+from cipherlearn.quantization.quantized_array import QuantizedArray
+from cipherlearn.quantization.quantizers import UniformQuantizer
+
+Layers = Mapping[str, tuple[tuple[str, ...], QuantizedOp]]
+
+#: Written into saved modules; files with a higher number come from a newer version.
+FORMAT_VERSION = 1
+
+
+class QuantizedModule(CircuitModel):
+    """A quantized model.
+
+    Made by `PostTrainingAffineQuantization.quantize_module` or by the compile functions of
+    `cipherlearn.torch`. Its meaning is an integer program (`circuit`) between quantizers.
+
+    Parameters
+    ----------
+    ordered_module_input_names, ordered_module_output_names : sequence of str, optional
+        Tensors of the model, in order.
+    quant_layers_dict : mapping, optional
+        Output tensor -> (input tensors, quantized operator), in topological order.
+    onnx_model : onnx.ModelProto, optional
+        The float model.
+
+    Attributes
+    ----------
+    input_quantizers, output_quantizers : list of UniformQuantizer
+    fhe_circuit : Program or None
+        The compiled circuit; None before `compile`.
+    overflow_count : int
+        Values that left the range kept for an accumulator, over all rows seen by `forward` and
+        `quantized_forward`.
+
+    Raises
+    ------
+    InvalidParameterError
+        If only some of names and layers are given.
+    """
+
+    def __init__(
+        self,
+        ordered_module_input_names: Sequence[str] | None = None,
+        ordered_module_output_names: Sequence[str] | None = None,
+        quant_layers_dict: Layers | None = None,
+        onnx_model: Any = None,
+    ) -> None:
+        given = (ordered_module_input_names, ordered_module_output_names, quant_layers_dict)
+        if any(part is None for part in given) and any(part is not None for part in given):
+            raise InvalidParameterError(
+                "give the names of inputs and outputs together with the layers, or none of them"
+            )
+        super().__init__(ordered_module_input_names or (), ordered_module_output_names or ())
+        self.quant_layers_dict: dict[str, Any] = dict(quant_layers_dict or {})
+        self.onnx_model = onnx_model
+        self.numpy_model: Any = None
+        self.post_processing_params: dict[str, Any] = {}
+
+    @classmethod
+    def _from_layers(
+        cls,
+        *,
+        ordered_module_input_names: Sequence[str],
+        ordered_module_output_names: Sequence[str],
+        quant_layers_dict: Layers,
+        input_quantizers: list[UniformQuantizer],
+        output_quantizers: list[UniformQuantizer],
+        calibration_data: list[np.ndarray],
+        onnx_model: Any,
+        numpy_model: Any,
+    ) -> QuantizedModule:
+        module = cls(
+            ordered_module_input_names, ordered_module_output_names, quant_layers_dict, onnx_model
+        )
+        module.input_quantizers = input_quantizers
+        module.output_quantizers = output_quantizers
+        module.input_shapes = tuple((1, *array.shape[1:]) for array in calibration_data)
+        module.numpy_model = numpy_model
+        return module
+
+    def _build_circuit(self) -> Circuit:
+        if not self.input_quantizers:
+            raise NotCalibratedError(
+                "the module is empty: make one with quantize_module or a compile function"
+            )
+        builder = Builder()
+        encrypted = self._encrypted or (True,) * len(self.input_shapes)
+        values: dict[str, QuantizedArray] = {}
+        for name, quantizer, shape, secret in zip(
+            self.ordered_module_input_names,
+            self.input_quantizers,
+            self.input_shapes,
+            encrypted,
+            strict=True,
+        ):
+            source = builder.input(name, shape, *quantizer.integer_limits, encrypted=secret)
+            values[name] = QuantizedArray(
+                quantizer.n_bits,
+                source,
+                value_is_float=False,
+                options=quantizer,
+                stats=quantizer,
+                params=quantizer,
+            )
+        for output, (inputs, op) in self.quant_layers_dict.items():
+            with builder.scope(op.op_instance_name):
+                values[output] = op(*(values[name] for name in inputs))
+        outputs = []
+        for name in self.ordered_module_output_names:
+            with builder.scope(name):
+                outputs.append(values[name].qvalues)
+        try:
+            return fuse(fold_factors(builder.finish(outputs, self.ordered_module_output_names)))
+        except CircuitError as error:
+            raise ModelError(str(error)) from error
+
+    def __call__(self, *x: np.ndarray) -> Any:
+        """`forward` in the clear."""
+        return self.forward(*x)
+
+    def forward(self, *x: np.ndarray, fhe: str | FheMode = "disable", debug: bool = False) -> Any:
+        """Real outputs of real inputs: see `CircuitModel.forward`.
+
+        Parameters
+        ----------
+        *x : numpy.ndarray of float, each of shape (rows, *shape)
+        fhe : {"disable", "simulate", "execute"}, default="disable"
+        debug : bool, default=False
+            Also return the integers of every layer (in the clear only): a dictionary layer ->
+            operand number or ``"output"`` -> `QuantizedArray`.
+        """
+        mode = FheMode.of(fhe)
+        if debug and mode is not FheMode.DISABLE:
+            raise InvalidParameterError("debug=True works with fhe='disable' only")
+        result = super().forward(*x, fhe=mode)
+        return (result, self._layer_values(self._rows(x))) if debug else result
+
+    def set_inputs_quantization_parameters(self, *quantizers: UniformQuantizer) -> None:
+        """Use other quantizers for the inputs (the circuit is built and compiled anew)."""
+        if len(quantizers) != len(self.input_quantizers):
+            raise InvalidShapeError(
+                f"{len(quantizers)} quantizers were given; the model has "
+                f"{len(self.input_quantizers)} inputs"
+            )
+        self.input_quantizers = [UniformQuantizer(q, q, q, q.no_clipping) for q in quantizers]
+        self._discard_circuit()
+
+    def _layer_values(self, q_x: tuple[np.ndarray, ...]) -> dict[str, dict[Any, Any]]:
+        values: dict[str, QuantizedArray] = {}
+        names = self.ordered_module_input_names
+        for name, q, integers in zip(names, self.input_quantizers, q_x, strict=True):
+            values[name] = QuantizedArray(
+                q.n_bits, integers, value_is_float=False, options=q, stats=q, params=q
+            )
+        report: dict[str, dict[Any, Any]] = {}
+        for output, (inputs, op) in self.quant_layers_dict.items():
+            operands = [values[name] for name in inputs]
+            values[output] = op(*operands)
+            report[op.op_instance_name] = {**dict(enumerate(operands)), "output": values[output]}
+        return report
+
+    def _discard_circuit(self) -> None:
+        if not self.quant_layers_dict:
+            raise ModelError(
+                "a loaded module keeps its circuit: quantizers and encryption status are those that "
+                "it was saved with"
+            )
+        super()._discard_circuit()
+
+    def agreement(
+        self, X: Any, y: Any = None, n_fhe: int = 0, *, random_state: int = 0
+    ) -> Agreement:
+        """Compare float, quantized, simulated and encrypted results.
+
+        Parameters
+        ----------
+        X : numpy.ndarray or tuple of them
+            Real rows, one array an input.
+        y : numpy.ndarray, optional
+            Labels (class numbers) or targets of the first output.
+        n_fhe : int, default=0
+            Rows that are encrypted for real, from the first one on; needs a compiled module.
+        random_state : int, default=0
+            Seed of simulated errors.
+
+        Returns
+        -------
+        Agreement
+            Prints as a table of scores, mismatches, overflows, and inputs outside of calibration.
+        """
+        return measure_agreement(self, X, y, n_fhe, random_state)
+
+    def dump_dict(self) -> dict[str, Any]:
+        """The module as JSON-compatible data: circuit and quantizers, without float model and keys."""
+        return {
+            "format": "cipherlearn.quantized_module",
+            "version": FORMAT_VERSION,
+            "circuit": circuit_to_dict(self.circuit),
+            "input_names": list(self.ordered_module_input_names),
+            "output_names": list(self.ordered_module_output_names),
+            "input_quantizers": [q.dump_dict() for q in self.input_quantizers],
+            "output_quantizers": [q.dump_dict() for q in self.output_quantizers],
+            "post_processing_params": self.post_processing_params,
+        }
+
+    def dumps(self) -> str:
+        """The module as JSON text."""
+        return json.dumps(self.dump_dict())
+
+    def dump(self, file: IO[str]) -> None:
+        """Write `dumps` to an open text file."""
+        file.write(self.dumps())
+
+    @classmethod
+    def load_dict(cls, data: Any) -> QuantizedModule:
+        """The module whose `dump_dict` is given; compile it to execute.
+
+        Raises
+        ------
+        FormatError
+            If the data is damaged, of another kind, or of a newer version.
+        """
+        if not isinstance(data, dict) or data.get("format") != "cipherlearn.quantized_module":
+            raise FormatError("this is not a saved quantized module")
+        if data.get("version") != FORMAT_VERSION:
+            raise FormatError(
+                f"the module was saved in format version {data.get('version')}; this cipherlearn "
+                f"reads version {FORMAT_VERSION}"
+            )
+        try:
+            module = cls(data["input_names"], data["output_names"], {})
+            module._circuit = circuit_from_dict(data["circuit"])
+            module.input_quantizers = [
+                UniformQuantizer.load_dict(q) for q in data["input_quantizers"]
+            ]
+            module.output_quantizers = [
+                UniformQuantizer.load_dict(q) for q in data["output_quantizers"]
+            ]
+            module.post_processing_params = dict(data["post_processing_params"])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise FormatError(f"the saved module is damaged: {error!r}") from error
+        module.input_shapes = tuple(i.shape for i in module._circuit.inputs)
+        module._encrypted = tuple(i.encrypted for i in module._circuit.inputs)
+        return module
+
+    @classmethod
+    def loads(cls, text: str | bytes) -> QuantizedModule:
+        """The module in a JSON text."""
+        return cls.load_dict(parse_json(text))
+
+    @classmethod
+    def load(cls, file: IO[str]) -> QuantizedModule:
+        """The module in an open text file."""
+        return cls.loads(file.read())

@@ -1,0 +1,62 @@
+"""A quantized operator class for every operator of the registry.
+
+The classes are made from the registry, so that an operator is written in one place
+(`cipherlearn.ops`): ``QuantizedRelu``, ``QuantizedGemm``, ... Classes written by hand, here or by
+users, take their place.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cipherlearn import ops
+from cipherlearn.errors import UnsupportedOperatorError
+from cipherlearn.quantization.base_quantized_op import (
+    ONNX_OPS_TO_QUANTIZED_IMPL,
+    QuantizedOp,
+)
+from cipherlearn.quantization.mixing import QuantizedMixingOp
+
+
+def quantized_class(op_type: str) -> type[QuantizedOp]:
+    """The quantized class of an operator, made on first use.
+
+    Parameters
+    ----------
+    op_type : str
+        Qualified name: ``"Relu"``, ``"my.domain.Op"``.
+
+    Raises
+    ------
+    UnsupportedOperatorError
+        If the operator is not registered, or its values are never encrypted.
+    """
+    if op_type in ONNX_OPS_TO_QUANTIZED_IMPL:
+        return ONNX_OPS_TO_QUANTIZED_IMPL[op_type]
+    op = ops.get(op_type)
+    if op.kind is ops.Kind.CONSTANT:
+        raise UnsupportedOperatorError(
+            f"{op_type} on an encrypted value is not supported: its result must be known when the "
+            "model is compiled"
+        )
+    mixes = op.integer is not None or op.kind is ops.Kind.MIXING
+    base = QuantizedMixingOp if mixes else QuantizedOp
+    name = "Quantized" + op_type.rpartition(".")[2]
+    summary = f"Quantized {op_type}: see `{base.__name__}`."
+    return type(
+        name,
+        (base,),
+        {"_impl_for_op_named": op_type, "__module__": __name__, "__doc__": summary},
+    )
+
+
+def _make_standard_classes() -> dict[str, Any]:
+    made = {}
+    for name in ops.names():
+        op = ops.get(name)
+        if op.kind is not ops.Kind.CONSTANT and op.function is None:
+            made["Quantized" + name] = quantized_class(name)
+    return made
+
+
+globals().update(_make_standard_classes())

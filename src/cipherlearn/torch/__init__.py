@@ -1,0 +1,33 @@
+"""PyTorch models: export to ONNX, evaluation in NumPy, compilation."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cipherlearn.torch.compile import (
+        build_quantized_module,
+        compile_onnx_model,
+        compile_torch_model,
+    )
+    from cipherlearn.torch.numpy_module import NumpyModule
+
+__all__ = ["NumpyModule", "build_quantized_module", "compile_onnx_model", "compile_torch_model"]
+
+_MODULES = {
+    "NumpyModule": "cipherlearn.torch.numpy_module",
+    "build_quantized_module": "cipherlearn.torch.compile",
+    "compile_onnx_model": "cipherlearn.torch.compile",
+    "compile_torch_model": "cipherlearn.torch.compile",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES})

@@ -1,0 +1,298 @@
+"""From a float network to a compiled quantized module, in one call."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cipherlearn.circuit import simulate
+from cipherlearn.engines import DEFAULT_P_ERROR
+from cipherlearn.errors import (
+    CalibrationWarning,
+    InvalidParameterError,
+    InvalidShapeError,
+    InvalidTypeError,
+    LookupWidthError,
+)
+from cipherlearn.onnx import load_model
+from cipherlearn.quantization.agreement import agreement_score
+from cipherlearn.quantization.n_bits import (
+    ROUNDING_RANGE,
+    Rounding,
+    process_rounding_threshold_bits,
+)
+from cipherlearn.quantization.post_training import (
+    PostTrainingAffineQuantization,
+    PostTrainingQATImporter,
+)
+from cipherlearn.quantization.quantized_module import QuantizedModule
+from cipherlearn.torch.numpy_module import NumpyModule
+
+if TYPE_CHECKING:
+    import torch
+
+    from cipherlearn.onnx import ModelSource
+
+#: Width of weights and activations where none is asked for.
+DEFAULT_N_BITS = 8
+
+#: Agreement with the unrounded model that ``rounding_threshold_bits="auto"`` keeps.
+AUTO_ROUNDING_AGREEMENT = 0.99
+
+#: Layers of Brevitas that mark a network as quantization-aware.
+_BREVITAS_LAYERS = {"QuantConv1d", "QuantConv2d", "QuantIdentity", "QuantLinear", "QuantReLU"}
+
+
+def compile_torch_model(
+    torch_model: torch.nn.Module,
+    torch_inputset: Any,
+    import_qat: bool = False,
+    configuration: Any = None,
+    artifacts: Any = None,
+    show_mlir: bool = False,
+    n_bits: int | Mapping[str, int] = DEFAULT_N_BITS,
+    rounding_threshold_bits: Any = None,
+    p_error: float | None = None,
+    global_p_error: float | None = None,
+    verbose: bool = False,
+    inputs_encryption_status: Sequence[str] | None = None,
+    device: str = "cpu",
+) -> QuantizedModule:
+    """Quantize a PyTorch module after training and compile it. No key is made.
+
+    Parameters
+    ----------
+    torch_model : torch.nn.Module
+        Trained network.
+    torch_inputset : tensor, ndarray, or tuple of them (one an input), first axis = rows
+        Calibration data: a few hundred rows like those that the model will see.
+    import_qat : bool, default=False
+        The network quantizes its own weights and activations on uniform grids: take them over.
+    configuration, artifacts : object, optional
+        The engine's own configuration and artifacts collector.
+    show_mlir : bool, default=False
+        Print the engine's intermediate code.
+    n_bits : int or dict, default=8
+        Width of weights and activations: see `cipherlearn.quantization.get_n_bits_dict`.
+    rounding_threshold_bits : None, int or dict, default=None
+        Bits of the accumulators that look-ups read, 2 to 8; or ``{"n_bits": ..., "method": ...}``
+        with ``"auto"`` or bits, and ``"exact"`` or ``"approximate"``. ``"auto"`` takes the fewest
+        bits that agree with the unrounded model on 99 % of the calibration rows.
+    p_error : float, optional
+        Error probability of one table look-up. Default: 2**-40.
+    global_p_error : float, optional
+        Error probability of a whole prediction, instead of ``p_error``.
+    verbose : bool, default=False
+        Print the engine's compilation.
+    inputs_encryption_status : sequence of {"encrypted", "clear"}, optional
+        One an input. Default: all encrypted.
+    device : {"cpu", "cuda"}, default="cpu"
+
+    Returns
+    -------
+    QuantizedModule
+
+    Raises
+    ------
+    InvalidTypeError
+        If ``torch_model`` is not a module, or the data are not floating-point numbers.
+    InvalidParameterError
+        If an option or the data is out of what is accepted.
+    ModelError
+        If the network cannot be exported, or uses operators that are not supported.
+    CompilationError
+        If the engine refuses the circuit; the message names the layer.
+    """
+    _check_torch_module(torch_model)
+    module = build_quantized_module(
+        torch_model, torch_inputset, import_qat, n_bits, rounding_threshold_bits
+    )
+    return _compile(
+        module,
+        torch_inputset,
+        configuration=configuration,
+        artifacts=artifacts,
+        show_mlir=show_mlir,
+        p_error=p_error,
+        global_p_error=global_p_error,
+        verbose=verbose,
+        inputs_encryption_status=inputs_encryption_status,
+        device=device,
+    )
+
+
+def compile_onnx_model(
+    onnx_model: ModelSource,
+    torch_inputset: Any,
+    import_qat: bool = False,
+    configuration: Any = None,
+    artifacts: Any = None,
+    show_mlir: bool = False,
+    n_bits: int | Mapping[str, int] = DEFAULT_N_BITS,
+    rounding_threshold_bits: Any = None,
+    p_error: float | None = None,
+    global_p_error: float | None = None,
+    verbose: bool = False,
+    inputs_encryption_status: Sequence[str] | None = None,
+    device: str = "cpu",
+) -> QuantizedModule:
+    """Quantize an ONNX model and compile it. No key is made.
+
+    Parameters
+    ----------
+    onnx_model : onnx.ModelProto, bytes, str or path
+        Trained model: in memory, as the content of a file, or as its path.
+    torch_inputset, import_qat, configuration, artifacts, show_mlir, n_bits, \
+    rounding_threshold_bits, p_error, global_p_error, verbose, inputs_encryption_status, device
+        As for `compile_torch_model`.
+
+    Returns
+    -------
+    QuantizedModule
+    """
+    module = build_quantized_module(
+        load_model(onnx_model), torch_inputset, import_qat, n_bits, rounding_threshold_bits
+    )
+    return _compile(
+        module,
+        torch_inputset,
+        configuration=configuration,
+        artifacts=artifacts,
+        show_mlir=show_mlir,
+        p_error=p_error,
+        global_p_error=global_p_error,
+        verbose=verbose,
+        inputs_encryption_status=inputs_encryption_status,
+        device=device,
+    )
+
+
+def build_quantized_module(
+    model: torch.nn.Module | ModelSource,
+    torch_inputset: Any,
+    import_qat: bool = False,
+    n_bits: int | Mapping[str, int] = DEFAULT_N_BITS,
+    rounding_threshold_bits: Any = None,
+    keep_onnx: bool = True,
+) -> QuantizedModule:
+    """Quantize a PyTorch or ONNX model, without compiling it.
+
+    Parameters
+    ----------
+    model : torch.nn.Module, onnx.ModelProto, bytes, str or path
+    torch_inputset, import_qat, n_bits, rounding_threshold_bits
+        As for `compile_torch_model`.
+    keep_onnx : bool, default=True
+        Whether the module keeps the float model, for `QuantizedModule.agreement`.
+
+    Returns
+    -------
+    QuantizedModule
+    """
+    rounding = process_rounding_threshold_bits(rounding_threshold_bits)
+    arrays = to_numpy_inputs(torch_inputset)
+    numpy_model = NumpyModule(model, dummy_input=_first_rows(arrays, model))
+    converter = PostTrainingQATImporter if import_qat else PostTrainingAffineQuantization
+
+    def quantize(chosen: Rounding | None) -> QuantizedModule:
+        return converter(n_bits, numpy_model, chosen).quantize_module(*arrays, keep_onnx=keep_onnx)
+
+    if rounding is None or rounding.n_bits != "auto":
+        return quantize(rounding)
+    return _fewest_kept_bits(quantize, numpy_model, arrays, rounding)
+
+
+def to_numpy_inputs(inputset: Any) -> tuple[np.ndarray, ...]:
+    """Calibration data as arrays, one an input."""
+    given = inputset if isinstance(inputset, (tuple, list)) else (inputset,)
+    if not given:
+        raise InvalidShapeError("the input-set is empty: give rows to calibrate on")
+    return tuple(_to_array(value) for value in given)
+
+
+def _to_array(value: Any) -> np.ndarray:
+    if hasattr(value, "detach"):  # a tensor, without importing torch to ask
+        value = value.detach().cpu().numpy()
+    array = np.asarray(value)
+    if array.dtype.kind != "f":
+        raise InvalidTypeError(
+            f"calibration data has dtype {array.dtype}; floating-point values are needed (use "
+            "x.astype('float32') or x.float())"
+        )
+    if array.ndim < 1 or not array.shape[0]:
+        raise InvalidParameterError(
+            f"calibration data of shape {array.shape} has no rows: ranges need at least two"
+        )
+    return array
+
+
+def _first_rows(arrays: tuple[np.ndarray, ...], model: Any) -> Any:
+    """Example inputs to trace a PyTorch module with; ONNX models need none."""
+    import sys
+
+    torch = sys.modules.get("torch")
+    if torch is None or not isinstance(model, torch.nn.Module):
+        return None
+    kinds = [parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()]
+    dtype = kinds[0] if kinds else torch.float32
+    return tuple(torch.as_tensor(array[:2]).to(dtype) for array in arrays)
+
+
+def _check_torch_module(model: Any) -> None:
+    import torch
+
+    if not isinstance(model, torch.nn.Module):
+        raise InvalidTypeError(
+            f"compile_torch_model takes a torch.nn.Module, not {type(model).__name__}; "
+            "compile_onnx_model takes ONNX models"
+        )
+    brevitas = sorted({type(m).__name__ for m in model.modules()} & _BREVITAS_LAYERS)
+    if brevitas:
+        raise InvalidTypeError(
+            f"the network holds Brevitas layers ({', '.join(brevitas)}), which post-training "
+            "quantization would quantize a second time; they are not supported here"
+        )
+
+
+def _compile(module: QuantizedModule, inputset: Any, **options: Any) -> QuantizedModule:
+    module.compile(tuple(to_numpy_inputs(inputset)), **options)
+    return module
+
+
+def _fewest_kept_bits(
+    quantize: Callable[[Rounding | None], QuantizedModule],
+    numpy_model: NumpyModule,
+    arrays: tuple[np.ndarray, ...],
+    rounding: Rounding,
+) -> QuantizedModule:
+    """The module that rounds to the fewest bits and still agrees with the unrounded one."""
+    try:
+        reference = _outputs(quantize(None), arrays)
+    except LookupWidthError:  # the unrounded model cannot be built: the float model stands in
+        reference = [np.asarray(out) for out in numpy_model.numpy_forward(*arrays)]
+    lowest, highest = ROUNDING_RANGE
+    for kept in range(lowest, highest + 1):
+        module = quantize(Rounding(kept, rounding.exact))
+        found = _outputs(module, arrays)
+        score = min(agreement_score(f, r) for f, r in zip(found, reference, strict=True))
+        if score >= AUTO_ROUNDING_AGREEMENT:
+            return module
+    warnings.warn(
+        f"rounding to {highest} bits agrees with the unrounded model on {score:.3f} of the "
+        f"calibration data, less than {AUTO_ROUNDING_AGREEMENT}; {highest} bits are kept",
+        CalibrationWarning,
+        stacklevel=4,
+    )
+    return module
+
+
+def _outputs(module: QuantizedModule, arrays: tuple[np.ndarray, ...]) -> list[np.ndarray]:
+    """Outputs with the errors that approximate rounding may make."""
+    q_x = module.quantize_input(*arrays)
+    samples = [q[:, None] for q in (q_x if isinstance(q_x, tuple) else (q_x,))]
+    outputs = simulate(module.circuit, *samples, p_error=DEFAULT_P_ERROR).outputs
+    real = module.dequantize_output(*(out[:, 0] for out in outputs))
+    return list(real) if isinstance(real, tuple) else [real]
