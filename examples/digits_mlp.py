@@ -18,6 +18,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from cipherlearn.engines.execution import make_keys
+from cipherlearn.quantization import QuantizedModule
 from cipherlearn.torch import compile_torch_model
 
 
@@ -78,7 +79,7 @@ def main() -> int:
     return _predict_encrypted(module, x_test[: options.images], y_test[: options.images])
 
 
-def _predict_encrypted(module, images: np.ndarray, labels: np.ndarray) -> int:
+def _predict_encrypted(module: QuantizedModule, images: np.ndarray, labels: np.ndarray) -> int:
     program = module.fhe_circuit
     clear = module.forward(images)
     right = 0

@@ -125,7 +125,7 @@ def rounding(draw: Draw, builder: Builder, value: IntValue, _: IntValue) -> Any:
     return builder.add(ir.Round(draw(st.integers(0, 4)), draw(st.booleans())), value)
 
 
-def declared(draw: Draw, builder: Builder, value: IntValue, _: IntValue) -> Any:
+def declared(draw: Draw, _: Builder, value: IntValue, __: IntValue) -> Any:
     interval = value.interval
     lo = interval.lo + arrays_of(draw, value.shape, 0, 3)
     return value.assume(lo, np.maximum(lo, interval.hi - 2))

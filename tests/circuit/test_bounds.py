@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cipherlearn.circuit import Builder, Circuit, IntValue, Interval, evaluate, ir
+from cipherlearn.circuit import Builder, Circuit, Interval, IntValue, evaluate, ir
 from cipherlearn.circuit.bounds import infer, range_extremes
 from cipherlearn.circuit.functions import convolve
 from cipherlearn.circuit.interval import MAXIMUM_MAGNITUDE

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto
 
+from cipherlearn import ops
 from cipherlearn.onnx import execute, load_model, simplify
 from tests.onnx_models import dimensions, make_model, node, op_types, weights
 
@@ -101,6 +102,30 @@ def test_rows_may_be_spread_and_collected() -> None:
     np.testing.assert_allclose(
         execute(free, x)[0], (x @ weights(4, 2)).reshape(5, 6), rtol=1e-5, atol=1e-6
     )
+
+
+@pytest.mark.parametrize("attributes", [{}, {"allowzero": 1}])
+@pytest.mark.parametrize("target", [[2, -1], [2, 12], [-1, 12]])
+def test_shapes_that_nobody_can_infer(target: list[int], attributes: dict[str, int]) -> None:
+    """ONNX knows nothing about what an operator of one's own gives."""
+    ops.register_numpy("test.Same", lambda x, /: x)
+    try:
+        model = make_model(
+            [
+                node("Same", ["x"], "s", domain="test"),
+                node("Reshape", ["s", "target"], "y", **attributes),
+            ],
+            {"x": [2, 3, 4]},
+            {"y": [2, 12]},
+            {"target": np.array(target)},
+            domains=["test"],
+        )
+        free = simplify(load_model(model))
+        assert first_axes(free) == ["batch", "batch"]
+        x = weights(5, 3, 4)
+        np.testing.assert_array_equal(execute(free, x)[0], x.reshape(5, 12))
+    finally:
+        ops.unregister("test.Same")
 
 
 def test_several_outputs_of_a_row_in_one_axis() -> None:
@@ -220,9 +245,10 @@ def test_rows_that_are_mixed_stay_fixed() -> None:
         {"y": [1, 3]},
     )
     assert unchanged(model)
-    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
-    model.graph.output[0].type.tensor_type.shape.dim[0].dim_value = 4
-    assert unchanged(model)
+    for rows in (2, 3, 4, 7):
+        model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = rows
+        model.graph.output[0].type.tensor_type.shape.dim[0].dim_value = rows
+        assert unchanged(model)
 
 
 def test_a_dynamic_model_that_mixes_rows_is_not_replaced() -> None:

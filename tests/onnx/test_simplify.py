@@ -186,6 +186,20 @@ def test_initializers_are_no_inputs() -> None:
     assert [i.name for i in result.graph.input] == ["x"]
 
 
+def test_the_long_name_of_the_standard_domain_is_understood() -> None:
+    model = perceptron()
+    model.opset_import[0].domain = "ai.onnx"
+    for item in model.graph.node:
+        item.domain = "ai.onnx"
+    model.graph.node.add(op_type="Identity", input=["y"], output=["z"], domain="ai.onnx")
+    model.graph.output[0].name = "z"
+    before = model.SerializeToString()
+    loaded = load_model(model)
+    assert model.SerializeToString() == before
+    assert loaded.opset_import[0].domain == ""
+    assert op_types(simplified(loaded, weights(3, 4))) == ["Gemm", "Relu", "Gemm"]
+
+
 def test_identities_disappear() -> None:
     model = make_model(
         [
@@ -241,18 +255,18 @@ def test_dropout_disappears(operands: list[str]) -> None:
 
 def test_dropout_stays_where_it_does_something() -> None:
     training = make_model(
-        [node("Dropout", ["x", "ratio", "yes"], "y")],
+        [node("Dropout", ["x", "ratio", "yes"], "d"), node("Neg", ["d"], "y")],
         {"x": ["N"]},
         ["y"],
         {"ratio": np.float32(0.5), "yes": np.array(True)},
     )
-    assert op_types(simplify(load_model(training))) == ["Dropout"]
+    assert op_types(simplify(load_model(training))) == ["Dropout", "Neg"]
     asked = make_model(
-        [node("Dropout", ["x", "", "t"], "y")],
+        [node("Dropout", ["x", "", "t"], "d"), node("Neg", ["d"], "y")],
         {"x": ["N"], "t": (TensorProto.BOOL, [])},
         ["y"],
     )
-    assert op_types(simplify(load_model(asked))) == ["Dropout"]
+    assert op_types(simplify(load_model(asked))) == ["Dropout", "Neg"]
     masked = make_model(
         [node("Dropout", ["x"], ["d", "mask"]), node("Where", ["mask", "d", "x"], "y")],
         {"x": ["N"]},

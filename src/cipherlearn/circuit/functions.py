@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 
 from cipherlearn.circuit import ir
-from cipherlearn.circuit.indexing import axis_of
+from cipherlearn.circuit.indexing import axis_of, shape_holder
 from cipherlearn.circuit.values import (
     ARRAY_FUNCTIONS,
     IntValue,
     RealValue,
     Traced,
     lift,
-    shape_holder,
     tabulate_integers,
 )
 from cipherlearn.errors import InvalidTypeError

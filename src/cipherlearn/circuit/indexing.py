@@ -11,6 +11,11 @@ from cipherlearn.circuit.ir import IndexPart
 from cipherlearn.errors import CircuitError
 
 
+def shape_holder(shape: tuple[int, ...]) -> np.ndarray:
+    """An array of that shape that takes no memory."""
+    return np.broadcast_to(np.int8(0), shape)
+
+
 def axis_of(axis: Any, ndim: int) -> int:
     """An axis counted from the front.
 
@@ -60,9 +65,11 @@ def selects_all(key: tuple[IndexPart, ...], shape: tuple[int, ...]) -> bool:
 
 def _simple_part(part: Any, extent: int) -> IndexPart | None:
     if isinstance(part, slice):
-        start, stop, step = part.indices(extent)
+        chosen = range(extent)[part]
+        if not chosen:
+            return slice(0, 0, 1)
         # Backwards, the stop before the first element has no number: -1 would be the last one.
-        return slice(start, stop if stop >= 0 else None, step)
+        return slice(chosen.start, chosen.stop if chosen.stop >= 0 else None, chosen.step)
     if isinstance(part, (int, np.integer)) and not isinstance(part, bool):
         return int(part) % extent if -extent <= part < extent else None
     if not isinstance(part, (list, np.ndarray)):

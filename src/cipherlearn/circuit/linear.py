@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from cipherlearn.circuit import ir
 from cipherlearn.circuit.builder import Builder, IntValue
 
@@ -9,8 +11,8 @@ from cipherlearn.circuit.builder import Builder, IntValue
 def fold_factors(circuit: ir.Circuit) -> ir.Circuit:
     """Write ``(x @ weights) * factor`` as ``x @ (weights * factor)``.
 
-    One product in place of two matters to an engine that sizes noise by the largest factor: a column
-    of zeros stays one, whatever its factor.
+    One product in place of two matters to an engine that sizes noise by the largest factor: a
+    column of zeros stays one, whatever its factor.
 
     Parameters
     ----------
@@ -38,7 +40,7 @@ def fold_factors(circuit: ir.Circuit) -> ir.Circuit:
 
 def _scaled_weights(
     circuit: ir.Circuit, readers: list[list[int]], position: int
-) -> tuple[int, object] | None:
+) -> tuple[int, np.ndarray] | None:
     """Operand and scaled weights of a matrix product that a node multiplies by constants."""
     node = circuit.nodes[position]
     if not isinstance(node.primitive, ir.Multiply):
@@ -51,6 +53,7 @@ def _scaled_weights(
         one_a_column = scale.values.size in (1, node.shape[-1]) and (
             scale.values.shape[-1:] != (1,) or scale.values.size == 1
         )
-        if isinstance(weights, ir.Constant) and one_a_column and readers[product] == [position]:
+        unread = readers[product] == [position] and product not in circuit.outputs
+        if isinstance(weights, ir.Constant) and one_a_column and unread:
             return matmul.inputs[0], weights.values * scale.values.reshape(-1)
     return None

@@ -21,9 +21,6 @@ from cipherlearn.errors import CipherlearnError, FormatError, InvalidTypeError
 #: Written into every file; files with a higher number come from a newer version.
 FORMAT_VERSION = 1
 
-#: Elements of one array in a file; a larger one is refused before memory is taken for it.
-MAXIMUM_ELEMENTS = 2**28
-
 #: Elements of all nodes of a circuit: few bytes of a file can ask for many large nodes.
 MAXIMUM_TOTAL_ELEMENTS = 2**27
 
@@ -189,15 +186,12 @@ def _decode_array(text: Any, dtype_name: Any, shape: Any) -> np.ndarray:
     extents = tuple(_list_of(shape))
     if any(type(extent) is not int or extent < 0 for extent in extents):
         raise FormatError(f"{shape!r} is not the shape of an array")
-    elements = math.prod(extents)
-    if elements > MAXIMUM_ELEMENTS:
-        raise FormatError(f"an array of {elements} elements is not accepted")
     try:
         raw = base64.b64decode(text, validate=True)
     except (TypeError, ValueError) as error:
         raise FormatError(f"the bytes of an array are damaged: {error}") from error
     dtype = np.dtype(dtype_name)
-    if len(raw) != elements * dtype.itemsize:
+    if len(raw) != math.prod(extents) * dtype.itemsize:
         raise FormatError(
             f"an array of shape {extents} and dtype {dtype} cannot have {len(raw)} bytes"
         )

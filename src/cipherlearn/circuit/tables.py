@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cipherlearn.circuit.interval import MAXIMUM_MAGNITUDE
+from cipherlearn.circuit.interval import MAXIMUM_MAGNITUDE, Interval
 from cipherlearn.errors import AccumulatorOverflowError
 
 
@@ -12,6 +12,26 @@ def with_axes(table: np.ndarray, ndim: int) -> np.ndarray:
     """A table with as many axes as the value (and one of rows): leading ones are added."""
     missing = max(0, ndim + 1 - table.ndim)
     return table.reshape(*table.shape[:1], *(1,) * missing, *table.shape[1:])
+
+
+def without_unread(table: np.ndarray, interval: Interval) -> np.ndarray:
+    """The table, with NaN in place of what does not fit 62 bits and is never read.
+
+    Parameters
+    ----------
+    table : numpy.ndarray, shape (n, *broadcast)
+        One row an integer of ``interval.domain``.
+    interval : Interval
+        Range of the elements that read the table. Those that share a column share its range.
+    """
+    if table.dtype.kind != "f" or bool((np.abs(table) < MAXIMUM_MAGNITUDE).all()):
+        return table
+    shared = tuple(axis for axis, extent in enumerate(table.shape[1:]) if extent == 1)
+    domain = interval.domain.reshape(-1, *(1,) * (table.ndim - 1))
+    below = domain < interval.lo.min(axis=shared, keepdims=True, initial=MAXIMUM_MAGNITUDE)
+    above = domain > interval.hi.max(axis=shared, keepdims=True, initial=-MAXIMUM_MAGNITUDE)
+    large = ~(np.abs(table) < MAXIMUM_MAGNITUDE)
+    return np.where(large & (below | above), np.nan, table)
 
 
 def to_integers(table: np.ndarray) -> np.ndarray:

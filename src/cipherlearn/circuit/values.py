@@ -5,15 +5,16 @@ See `cipherlearn.circuit.builder` for how they are used.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cipherlearn.circuit import ir, kernels
-from cipherlearn.circuit.indexing import axis_of, selects_all, simple_key
+from cipherlearn.circuit.indexing import axis_of, selects_all, shape_holder, simple_key
 from cipherlearn.circuit.interval import Interval
-from cipherlearn.circuit.tables import to_integers, with_axes
+from cipherlearn.circuit.tables import to_integers, with_axes, without_unread
 from cipherlearn.errors import (
     CircuitError,
     EncryptedOperandError,
@@ -27,12 +28,11 @@ if TYPE_CHECKING:
 #: The widest table look-up that the engines know.
 MAXIMUM_LOOKUP_WIDTH = 16
 
-
 #: What NumPy functions (other than ufuncs) do to values; `cipherlearn.circuit.functions` fills it.
 ARRAY_FUNCTIONS: dict[Any, Callable[..., Any]] = {}
 
 
-class Traced(np.lib.mixins.NDArrayOperatorsMixin):
+class Traced(np.lib.mixins.NDArrayOperatorsMixin, ABC):
     """What integer and real values share: NumPy's operators, movements by name."""
 
     __slots__ = ()
@@ -40,9 +40,9 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
 
     shape: tuple[int, ...]
 
+    @abstractmethod
     def move(self, function: Callable[[Any], Any]) -> Any:
         """The same elements, moved by ``function`` (which works on arrays as well)."""
-        raise NotImplementedError
 
     @property
     def ndim(self) -> int:
@@ -79,7 +79,10 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
         target = tuple(int(extent) for extent in shape)
         if target == self.shape:
             return self
-        if len(target) < self.ndim or np.broadcast_shapes(self.shape, target) != target:
+        tail = target[max(0, len(target) - self.ndim) :]
+        if len(tail) < self.ndim or any(
+            a not in {1, b} for a, b in zip(self.shape, tail, strict=True)
+        ):
             raise CircuitError(f"a value of shape {self.shape} cannot be repeated to {target}")
         return self.move(lambda v: _repeated(v, target))
 
@@ -273,13 +276,7 @@ class RealValue(Traced):
         return RealValue(source, columns[:, positions])
 
     def sum(self, axis: Any = None, keepdims: bool = False) -> IntValue:
-        """Not possible: sums add integers.
-
-        Raises
-        ------
-        InvalidTypeError
-            Always.
-        """
+        """Raise `InvalidTypeError`: sums add integers."""
         raise InvalidTypeError(
             f"a sum over axis {axis} (keepdims={keepdims}) adds encrypted integers: quantize, then "
             "use astype(np.int64)"
@@ -294,7 +291,7 @@ class RealValue(Traced):
         Raises
         ------
         AccumulatorOverflowError
-            If the function is infinite, or needs more than 62 bits, somewhere on its domain.
+            If the function is infinite, or needs more than 62 bits, for an integer that occurs.
         """
         kind = np.dtype(dtype).kind
         if kind in "fb":
@@ -306,7 +303,7 @@ class RealValue(Traced):
 
     def lookup(self) -> IntValue:
         """The look-up itself, truncated to integers: see `astype`."""
-        integers = to_integers(self.table)
+        integers = to_integers(without_unread(self.table, self.source.interval))
         domain = self.source.interval.domain
         shift = integers - domain.reshape(-1, *(1,) * self.ndim)
         if bool((shift == shift[:1]).all()):
@@ -424,11 +421,6 @@ def _univariate_step(
     if place == 0:
         return source, lambda table: kernels.apply(primitive, table, constant)
     return source, lambda table: kernels.apply(primitive, constant, table)
-
-
-def shape_holder(shape: tuple[int, ...]) -> np.ndarray:
-    """An array of that shape that takes no memory."""
-    return np.broadcast_to(np.int8(0), shape)
 
 
 def _moved(value: Any, primitive: ir.Primitive) -> Any:

@@ -44,6 +44,9 @@ class Lowering:
     #: Bits of the region of every value traced so far.
     assigned: dict[Any, int] = field(init=False, default_factory=dict)
 
+    #: Whether some integer was replaced by another of the same effect.
+    reduced: bool = field(init=False, default=False)
+
     def __post_init__(self) -> None:
         used = {index for node in self.circuit.nodes if node.encrypted for index in node.inputs}
         used |= set(self.circuit.outputs)
@@ -134,7 +137,9 @@ class Lowering:
         if not node.is_constant:
             return values[index]
         array = node.interval.lo.reshape(_traced_shape(node.shape))
-        return reduced(array, self.regions.width[position]) if self.reduce else array
+        smaller = reduced(array, self.regions.width[position]) if self.reduce else array
+        self.reduced |= not np.array_equal(smaller, array)
+        return smaller
 
 
 def _traced_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -194,17 +199,35 @@ def _convolve(lowering: Lowering, node: ir.Node, image: Any, kernel: IntArray) -
     if space > 2:
         return _convolve_by_product(node, image, kernel)
     # The engine knows two dimensions; a line is an image of height one.
-    lead = 2 - space
-    pads = primitive.pads
+    lead = (0,) * (2 - space)
+    begin, end = lead + tuple(primitive.pads[:space]), lead + tuple(primitive.pads[space:])
+    ones = (1,) * len(lead)
+    image = image.reshape((*image.shape[:2], *ones, *image.shape[2:]))
+    if begin != end:
+        # The engine's own evaluation, which it insists on, refuses such padding.
+        image = _padded(image, begin, end)
+        begin = end = (0, 0)
     result = lowering.fhe.conv(
-        image.reshape((*image.shape[:2], *(1,) * lead, *image.shape[2:])),
-        kernel.reshape(*kernel.shape[:2], *(1,) * lead, *kernel.shape[2:]),
-        pads=((0,) * lead + tuple(pads[:space])) + ((0,) * lead + tuple(pads[space:])),
-        strides=(1,) * lead + tuple(primitive.strides),
-        dilations=(1,) * lead + tuple(primitive.dilations),
+        image,
+        kernel.reshape(*kernel.shape[:2], *ones, *kernel.shape[2:]),
+        pads=begin + end,
+        strides=ones + tuple(primitive.strides),
+        dilations=ones + tuple(primitive.dilations),
         group=primitive.groups,
     )
     return _reshaped(result, node.shape)
+
+
+def _padded(image: Any, begin: tuple[int, ...], end: tuple[int, ...]) -> Any:
+    """An image with zeros around its last axes."""
+    for axis, (before, after) in enumerate(zip(begin, end, strict=True), start=2):
+        zeros = [
+            np.zeros((*image.shape[:axis], extent, *image.shape[axis + 1 :]), dtype=np.int64)
+            for extent in (before, after)
+        ]
+        parts = [part for part in (zeros[0], image, zeros[1]) if part.shape[axis]]
+        image = np.concatenate(tuple(parts), axis=axis) if len(parts) > 1 else image
+    return image
 
 
 def _convolve_by_product(node: ir.Node, image: Any, kernel: IntArray) -> Any:

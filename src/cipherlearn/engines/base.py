@@ -211,6 +211,11 @@ class Program(ABC):
         -------
         numpy.ndarray of int64, or a tuple of them (several outputs)
             Each of the output's shape.
+
+        Raises
+        ------
+        SelfCheckError
+            If the integers cannot be results of the circuit, where the engine can tell.
         """
         self._require_keys("decrypt")
         given = _flatten(encrypted)

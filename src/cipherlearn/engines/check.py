@@ -11,7 +11,7 @@ import numpy.typing as npt
 from cipherlearn.circuit import allowed_results, evaluate, ir
 from cipherlearn.circuit.evaluate import check_inputs
 from cipherlearn.engines.base import IntArray, Program
-from cipherlearn.errors import EngineError, SelfCheckError
+from cipherlearn.errors import CircuitError, EngineError, SelfCheckError
 
 #: Where ``p_error`` alone explains a difference with more than this probability, it is counted.
 EXPLAINED_BY_P_ERROR = 1e-6
@@ -68,34 +68,69 @@ def self_check(program: Program, *inputs: npt.ArrayLike, locate: bool = True) ->
     expected = program.global_p_error * max(1, len(usable)) > EXPLAINED_BY_P_ERROR
     differing = 0
     for sample in usable:
-        if first_difference(program, sample) is None:
+        found = find_difference(program, sample)
+        if found is None:
             continue
         differing += 1
         if not expected:
-            raise SelfCheckError(_describe(program, sample, locate))
+            raise SelfCheckError(_message(program, sample, found, locate))
     return SelfCheck(len(usable), rows - len(usable), differing)
 
 
-def first_difference(program: Program, sample: Sequence[IntArray]) -> str | None:
-    """Run one sample (with a batch axis of one) encrypted; what differs first, or None."""
-    results = program.encrypt_run_decrypt(*(array[0] for array in sample))
+@dataclass(frozen=True)
+class Difference:
+    """A result that is not allowed.
+
+    Parameters
+    ----------
+    output : int
+        Position of the wrong output in the circuit's nodes.
+    text : str
+        What differs, for messages.
+    """
+
+    output: int
+    text: str
+
+
+def find_difference(program: Program, sample: Sequence[IntArray]) -> Difference | None:
+    """Run one sample encrypted and compare.
+
+    Parameters
+    ----------
+    program : Program
+        With keys.
+    sample : sequence of numpy.ndarray, each of shape (1, *shape)
+
+    Returns
+    -------
+    Difference or None
+        The first output that is wrong.
+    """
+    circuit = program.circuit
+    try:
+        results = program.encrypt_run_decrypt(*(array[0] for array in sample))
+    except SelfCheckError as error:
+        return Difference(circuit.outputs[0], str(error))
     found = results if isinstance(results, tuple) else (results,)
-    allowed = allowed_results(program.circuit, *sample)
-    names = program.circuit.output_names
-    for name, value, (lowest, highest) in zip(names, found, allowed, strict=True):
+    allowed = allowed_results(circuit, *sample)
+    for index, (value, (lowest, highest)) in enumerate(zip(found, allowed, strict=True)):
         wrong = np.argwhere((value < lowest[0]) | (value > highest[0]))
         if len(wrong):
             where = tuple(int(i) for i in wrong[0])
             low, high = int(lowest[0][where]), int(highest[0][where])
             right = f"{low}" if low == high else f"{low} to {high}"
-            return (
-                f"{len(wrong)} of {value.size} elements of {name} differ; the first, at "
-                f"{list(where)}, is {int(value[where])} and should be {right}"
+            text = (
+                f"{len(wrong)} of {value.size} elements of {circuit.output_names[index]} differ; "
+                f"the first, at {list(where)}, is {int(value[where])} and should be {right}"
             )
+            return Difference(circuit.outputs[index], text)
     return None
 
 
-def locate_difference(program: Program, sample: Sequence[IntArray]) -> int | None:
+def locate_difference(
+    program: Program, sample: Sequence[IntArray], output: int | None = None
+) -> int | None:
     """Position of the first node whose encrypted value is wrong, or None if no part is wrong.
 
     Parts of the circuit are compiled and run one by one: halving first, then along the operands,
@@ -107,6 +142,8 @@ def locate_difference(program: Program, sample: Sequence[IntArray]) -> int | Non
         A program that gives a wrong result.
     sample : sequence of numpy.ndarray, each of shape (1, *shape)
         The inputs for which it does.
+    output : int or None, default=None
+        Position of the wrong output; the first one if None.
     """
     circuit = program.circuit
     known: dict[int, bool] = {}
@@ -116,7 +153,7 @@ def locate_difference(program: Program, sample: Sequence[IntArray]) -> int | Non
             known[position] = _part_differs(program, position, sample)
         return known[position]
 
-    candidates = _computed_nodes(circuit)
+    candidates = _computed_before(circuit, circuit.outputs[0] if output is None else output)
     low, high = 0, len(candidates)
     while low < high:
         middle = (low + high) // 2
@@ -125,23 +162,25 @@ def locate_difference(program: Program, sample: Sequence[IntArray]) -> int | Non
         else:
             low = middle + 1
     wrong = [position for position in candidates if known.get(position)]
-    if not wrong:
-        return next((position for position in circuit.outputs if differs(position)), None)
-    position = wrong[0]
-    computed = set(candidates)
-    while True:
-        earlier = [i for i in circuit.nodes[position].inputs if i in computed and differs(i)]
+    while wrong:
+        earlier = [i for i in circuit.nodes[wrong[0]].inputs if i in candidates and differs(i)]
         if not earlier:
-            return position
-        position = earlier[0]
+            return wrong[0]
+        wrong = earlier
+    return None
 
 
-def _computed_nodes(circuit: ir.Circuit) -> list[int]:
-    """Nodes that an engine computes, in order."""
+def _computed_before(circuit: ir.Circuit, output: int) -> list[int]:
+    """What an engine computes for a node, and the node itself, in order."""
+    needed = {output}
+    for position in range(output, -1, -1):
+        if position in needed:
+            needed.update(circuit.nodes[position].inputs)
     return [
         position
-        for position, node in enumerate(circuit.nodes)
-        if node.encrypted and not isinstance(node.primitive, ir.Input)
+        for position in sorted(needed)
+        if circuit.nodes[position].encrypted
+        and not isinstance(circuit.nodes[position].primitive, ir.Input)
     ]
 
 
@@ -150,17 +189,17 @@ def _part_differs(program: Program, position: int, sample: Sequence[IntArray]) -
     try:
         with program.engine.compile(part, program.options) as partial:
             partial.keygen()
-            return first_difference(partial, sample) is not None
-    except EngineError:
+            return find_difference(partial, sample) is not None
+    except (CircuitError, EngineError):
         # A value that only a look-up reads may be too wide to be a result: nothing is known of it.
         return False
 
 
-def _describe(program: Program, sample: Sequence[IntArray], locate: bool) -> str:
-    message = f"an encrypted result is wrong: {first_difference(program, sample)}"
+def _message(program: Program, sample: Sequence[IntArray], found: Difference, locate: bool) -> str:
+    message = f"an encrypted result is wrong: {found.text}"
     if not locate:
         return message
-    position = locate_difference(program, sample)
+    position = locate_difference(program, sample, found.output)
     if position is None:
         return (
             f"{message}. Every part of the circuit is right on its own: report this circuit, and "

@@ -8,15 +8,13 @@ samples.
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
-import importlib.util
-import platform
 import shutil
 import types
 import warnings
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +22,11 @@ import numpy as np
 
 from cipherlearn.circuit import ir, kernels
 from cipherlearn.engines._diagnose import explain_no_parameters
+from cipherlearn.engines._environment import missing_companion, missing_instructions
 from cipherlearn.engines._legalize import MAXIMUM_LOOKUP_WIDTH, Legalized, describe, legalize
 from cipherlearn.engines._lowering import Lowering
 from cipherlearn.engines._regions import Regions, behind, find_regions
+from cipherlearn.engines._widths import width_passes
 from cipherlearn.engines.base import CompileOptions, Engine, IntArray, Program
 from cipherlearn.errors import (
     CipherlearnError,
@@ -38,10 +38,8 @@ from cipherlearn.errors import (
     InvalidTypeError,
     LookupWidthError,
     NoParametersError,
+    SelfCheckError,
 )
-
-#: Processor instructions that the engine uses without asking whether they exist.
-_NEEDED_CPU_FLAGS = ("aes", "avx2")
 
 #: Where the engine makes its temporary folders.
 _SERVER_MODULE = "concrete.fhe.compilation.server"
@@ -57,7 +55,7 @@ class ConcreteEngine(Engine):
 
     def check_available(self) -> None:
         """Raise `EngineUnavailableError`, with what to install or change, if it cannot run here."""
-        problem = _missing_companion() or _missing_instructions()
+        problem = missing_companion() or missing_instructions()
         if problem:
             raise EngineUnavailableError(problem)
         _load("concrete.fhe")
@@ -86,34 +84,51 @@ class ConcreteEngine(Engine):
         """
         chosen = CompileOptions() if options is None else options
         self.check_available()
-        fhe = _load("concrete.fhe")
-        configuration, modular = _configuration(fhe, chosen)
+        configuration, modular = _configuration(chosen)
         legal = legalize(circuit)
         regions = find_regions(legal.circuit)
         _check_widths(circuit, legal, regions)
-        lowering = Lowering(legal.circuit, regions, fhe, reduce=modular)
-        set_widths, check_widths = _width_passes(lowering)
-        checks = [check_widths] if modular else []
-        configuration = configuration.fork(
-            additional_pre_processors=[set_widths, *configuration.additional_pre_processors],
-            additional_post_processors=[*configuration.additional_post_processors, *checks],
-        )
         try:
-            native = _compile(fhe, lowering, configuration, chosen)
+            compiled = _compile(legal, regions, configuration, chosen, modular)
+            if compiled.reduced and compiled.figures["packing_key_switch_count"]:
+                # Values read on eleven bits or so are kept as residues, modulo another number.
+                remove_folder(compiled.folder)
+                compiled = _compile(legal, regions, configuration, chosen, modular=False)
         except CipherlearnError:
             raise
         except Exception as error:
             raise _translated(error, circuit, legal, chosen) from error
-        return ConcreteProgram(circuit, chosen, self, _Compiled(native, legal, lowering))
+        return ConcreteProgram(circuit, chosen, self, compiled)
 
 
-class _Compiled:
-    """What the engine made of a circuit."""
+@dataclass(frozen=True, eq=False)
+class Compiled:
+    """What the engine made of a circuit.
 
-    def __init__(self, native: Any, legal: Legalized, lowering: Lowering) -> None:
-        self.native = native
-        self.legal = legal
-        self.parameters = lowering.parameters
+    Parameters
+    ----------
+    native : concrete.fhe.Circuit
+    legal : Legalized
+        What was compiled.
+    parameters : tuple of int
+        Positions, in the legalized circuit, of what the compiled circuit takes.
+    reduced : bool
+        Whether integers were replaced by others of the same effect modulo a power of two.
+    """
+
+    native: Any
+    legal: Legalized
+    parameters: tuple[int, ...]
+    reduced: bool
+    #: The engine's own statistics: it reads them from `folder`, which may be gone later.
+    figures: dict[str, Any] = field(init=False)
+    #: Where the engine put the compiled code; it never removes it.
+    folder: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        folder = self.native.server._library.get_output_dir_path()  # noqa: SLF001 - not public
+        object.__setattr__(self, "figures", dict(self.native.statistics))
+        object.__setattr__(self, "folder", Path(folder))
 
 
 class ConcreteProgram(Program):
@@ -124,7 +139,7 @@ class ConcreteProgram(Program):
     circuit : Circuit
     options : CompileOptions
     engine : ConcreteEngine
-    compiled : _Compiled
+    compiled : Compiled
     """
 
     def __init__(
@@ -132,12 +147,11 @@ class ConcreteProgram(Program):
         circuit: ir.Circuit,
         options: CompileOptions,
         engine: ConcreteEngine,
-        compiled: _Compiled,
+        compiled: Compiled,
     ) -> None:
         super().__init__(circuit, options, engine)
         self._compiled = compiled
-        folder = _output_folder(compiled.native)
-        self._cleaner = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        self._cleaner = weakref.finalize(self, remove_folder, compiled.folder)
 
     @property
     def native(self) -> Any:
@@ -189,10 +203,24 @@ class ConcreteProgram(Program):
         with _engine_errors("decrypt"):
             values = _as_tuple(self.native.client.decrypt(*encrypted))
         offsets = self._compiled.legal.output_offsets
-        return tuple(
+        results = tuple(
             np.asarray(value, dtype=np.int64).reshape(offset.shape) + offset
             for value, offset in zip(values, offsets, strict=True)
         )
+        self._check_results(results)
+        return results
+
+    def _check_results(self, results: tuple[IntArray, ...]) -> None:
+        """Raise if a result is one that the circuit cannot have, where all of them are known."""
+        if not (self.circuit.is_proved and self.circuit.is_deterministic):
+            return
+        for node, result in zip(self.circuit.output_nodes, results, strict=True):
+            if ((result < node.interval.lo) | (result > node.interval.hi)).any():
+                raise SelfCheckError(
+                    "the decrypted integers are outside of what the circuit can give: the values "
+                    "were encrypted with other keys, belong to another program, were damaged, or "
+                    "the engine erred"
+                )
 
     def _check_values(self, encrypted: tuple[Any, ...], count: int) -> None:
         kind = _load("concrete.fhe").Value
@@ -214,56 +242,57 @@ class ConcreteProgram(Program):
     @property
     def statistics(self) -> dict[str, Any]:
         """Figures of the program by name: those of every engine, then Concrete's own."""
-        return {**self.native.statistics, **super().statistics}
+        return {**super().statistics, **self._compiled.figures}
 
     @property
     def programmable_bootstrap_count(self) -> int:
         """Table look-ups of one execution, those of exact rounding included."""
-        return int(self.native.programmable_bootstrap_count)
+        return int(self._compiled.figures["programmable_bootstrap_count"])
 
     @property
     def complexity(self) -> float:
         """What one execution costs, in the unit of the engine's optimizer."""
-        return float(self.native.complexity)
+        return float(self._compiled.figures["complexity"])
 
     @property
     def p_error(self) -> float:
         """Effective probability that one table look-up gives a wrong entry."""
-        return float(self.native.server.p_error)
+        return float(self._compiled.figures["p_error"])
 
     @property
     def global_p_error(self) -> float:
         """Effective probability that any look-up of one execution gives a wrong entry."""
-        # Not `native.global_p_error`, which returns the other one.
-        return float(self.native.server.global_p_error)
+        return float(self._compiled.figures["global_p_error"])
 
     @property
     def size_of_inputs(self) -> int:
         """Bytes of one encrypted sample."""
-        return int(self.native.size_of_inputs)
+        return int(self._compiled.figures["size_of_inputs"])
 
     @property
     def size_of_outputs(self) -> int:
         """Bytes of one encrypted result."""
-        return int(self.native.size_of_outputs)
+        return int(self._compiled.figures["size_of_outputs"])
 
     @property
     def size_of_secret_keys(self) -> int:
         """Bytes of the keys that stay with the client."""
-        return int(self.native.size_of_secret_keys)
+        return int(self._compiled.figures["size_of_secret_keys"])
 
     @property
     def size_of_evaluation_keys(self) -> int:
         """Bytes of the keys that the server needs, as it holds them while running."""
-        return int(self.native.size_of_bootstrap_keys + self.native.size_of_keyswitch_keys)
+        figures = self._compiled.figures
+        return int(figures["size_of_bootstrap_keys"] + figures["size_of_keyswitch_keys"])
 
     def close(self) -> None:
         """Remove the compiled code from the disk. `encrypt` and `decrypt` keep working."""
         self._cleaner()
 
 
-def _configuration(fhe: types.ModuleType, options: CompileOptions) -> tuple[Any, bool]:
+def _configuration(options: CompileOptions) -> tuple[Any, bool]:
     """The engine's configuration, and whether its arithmetic is modulo a power of two."""
+    fhe = _load("concrete.fhe")
     given = options.configuration
     if given is None:
         given = fhe.Configuration()
@@ -315,78 +344,31 @@ def _check_widths(given: ir.Circuit, legal: Legalized, regions: Regions) -> None
 
 
 def _compile(
-    fhe: types.ModuleType, lowering: Lowering, configuration: Any, options: CompileOptions
-) -> Any:
-    circuit = lowering.circuit
+    legal: Legalized, regions: Regions, configuration: Any, options: CompileOptions, modular: bool
+) -> Compiled:
+    fhe = _load("concrete.fhe")
+    lowering = Lowering(legal.circuit, regions, fhe, reduce=modular)
+    processor = _load("concrete.fhe.representation").GraphProcessor
+    integer = _load("concrete.fhe.dtypes").Integer
+    set_widths, check_widths = width_passes(lowering, processor, integer)
+    checks = [check_widths] if modular else []
+    own = configuration.fork(
+        additional_pre_processors=[set_widths, *configuration.additional_pre_processors],
+        additional_post_processors=[*configuration.additional_post_processors, *checks],
+    )
     statuses = {
-        name: "encrypted" if circuit.nodes[position].encrypted else "clear"
+        name: "encrypted" if legal.circuit.nodes[position].encrypted else "clear"
         for name, position in zip(lowering.names, lowering.parameters, strict=True)
     }
     compiler = fhe.Compiler(lowering.function(), statuses)
     try:
         # The engine changes how NumPy treats divisions by zero, for the whole process.
         with np.errstate():
-            return compiler.compile([lowering.sample()], configuration, options.artifacts)
+            native = compiler.compile([lowering.sample()], own, options.artifacts)
     except BaseException as error:
         _remove_leftovers(error)
         raise
-
-
-def _width_passes(lowering: Lowering) -> tuple[Any, Any]:
-    """Two passes over the engine's graph: set the computed widths; check that they were kept."""
-    representation = _load("concrete.fhe.representation")
-    integer = _load("concrete.fhe.dtypes").Integer
-
-    class SetWidths(representation.GraphProcessor):  # type: ignore[misc, name-defined]
-        """Replaces what the engine measured on one sample."""
-
-        def apply(self, graph: Any) -> None:
-            for node in graph.query_nodes(ordered=True):
-                if node.operation == representation.Operation.Constant:
-                    width = _width_of_reader(node, graph, lowering)
-                    if width is not None and node.output.dtype.bit_width > width:
-                        # Reduced integers use the padding bit, which the engine adds by itself.
-                        node.output.dtype = integer(node.output.dtype.is_signed, width)
-                elif node.output.is_encrypted:
-                    bits = _bits_to_declare(node, graph, lowering)
-                    node.bounds = (np.int64(0), np.int64(2**bits - 1))
-                    node.output.dtype = integer(False, bits)
-                for reader in graph.graph.successors(node):
-                    for edge in graph.graph.get_edge_data(node, reader).values():
-                        reader.inputs[edge["input_idx"]] = node.output
-                if node.operation == representation.Operation.Input:
-                    node.inputs[0] = node.output
-
-    class CheckWidths(representation.GraphProcessor):  # type: ignore[misc, name-defined]
-        """Reduced integers have the right effect on values of exactly the computed widths."""
-
-        def apply(self, graph: Any) -> None:
-            for node in graph.query_nodes(ordered=True):
-                expected = lowering.assigned.get(node)
-                if expected is not None and node.output.dtype.bit_width != expected:
-                    raise CompilationError(
-                        f"the engine gave {node.output.dtype.bit_width} bits to a value of "
-                        f"{expected} bits: this version of concrete-python is not supported"
-                    )
-
-    return SetWidths(), CheckWidths()
-
-
-def _bits_to_declare(node: Any, graph: Any, lowering: Lowering) -> int:
-    if node.properties.get("name") == "round_bit_pattern":
-        node = graph.ordered_preds_of(node)[0]
-    # A value that nothing reads takes the width of its region from the engine.
-    return lowering.declared.get(node, 1)
-
-
-def _width_of_reader(node: Any, graph: Any, lowering: Lowering) -> int | None:
-    """Width of the region that a constant takes part in."""
-    while node not in lowering.assigned:
-        readers = list(graph.graph.successors(node))
-        if not readers:
-            return None
-        node = readers[0]
-    return lowering.assigned[node]
+    return Compiled(native, legal, lowering.parameters, lowering.reduced)
 
 
 def _clear_values(circuit: ir.Circuit, inputs: Sequence[IntArray]) -> dict[int, IntArray]:
@@ -434,9 +416,9 @@ def _as_tuple(values: Any) -> tuple[Any, ...]:
     return values if isinstance(values, tuple) else (values,)
 
 
-def _output_folder(native: Any) -> Path:
-    """Where the engine put the compiled code; it never removes it."""
-    return Path(native.server._library.get_output_dir_path())  # noqa: SLF001 - nothing public tells
+def remove_folder(folder: Path) -> None:
+    """Remove a folder with all it holds; one that is gone is fine."""
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _remove_leftovers(error: BaseException) -> None:
@@ -445,7 +427,7 @@ def _remove_leftovers(error: BaseException) -> None:
     while trace is not None:
         folder = trace.tb_frame.f_locals.get("output_dir")
         if trace.tb_frame.f_globals.get("__name__") == _SERVER_MODULE and folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_folder(Path(folder))
         trace = trace.tb_next
 
 
@@ -460,41 +442,6 @@ def _load(name: str) -> types.ModuleType:
             f"the engine cannot be imported ({error}). Install it with: "
             'pip install "concrete-python>=2.11" "numpy<2" "setuptools<81"'
         ) from error
-
-
-def _missing_companion() -> str | None:
-    """What is not installed, or too new, and what to type; None if all is well."""
-    try:
-        importlib.metadata.version("concrete-python")
-    except importlib.metadata.PackageNotFoundError:
-        return 'the engine is not installed: pip install "concrete-python>=2.11"'
-    if int(np.__version__.split(".")[0]) >= 2:
-        return f'the engine does not work with numpy {np.__version__}: pip install "numpy<2"'
-    if importlib.util.find_spec("pkg_resources") is None:
-        return (
-            "the engine needs pkg_resources, which setuptools 82 removed: pip install "
-            '"setuptools<81"'
-        )
-    return None
-
-
-def _missing_instructions() -> str | None:
-    """Which processor instructions are missing: without them the engine ends the whole process."""
-    information = Path("/proc/cpuinfo")
-    if platform.machine() not in {"x86_64", "AMD64"} or not information.exists():
-        return None
-    for line in information.read_text(encoding="utf-8").splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() == "flags":
-            missing = [flag for flag in _NEEDED_CPU_FLAGS if flag not in value.split()]
-            if missing:
-                return (
-                    f"the processor (or the virtual machine) has no {' and no '.join(missing)} "
-                    "instructions, which the engine needs: use another machine, or the engine "
-                    "'clear' to try things without encryption"
-                )
-            return None
-    return None
 
 
 def _check_gpu() -> None:

@@ -65,10 +65,12 @@ class CostReport:
     ranges: str
 
     def __str__(self) -> str:
-        widths = ", ".join(f"{count} of {width} bits" for width, count in self.lookups_by_width.items())
+        counts = [f"{count} of {bits} bits" for bits, count in self.lookups_by_width.items()]
         extra = self.programmable_bootstrap_count - sum(self.lookups_by_width.values())
+        if extra > 0:
+            counts.append(f"{extra} for exact rounding")
         rows = {
-            "table look-ups": (widths or "none") + (f", {extra} for exact rounding" if extra > 0 else ""),
+            "table look-ups": ", ".join(counts) or "none",
             "complexity": f"{self.complexity:.3g}",
             "estimated time": f"{self.estimated_seconds:.2g} s on {_cores()} cores of this machine",
             "error probability": f"{self.p_error:.1e} a look-up, {self.global_p_error:.1e} in all",

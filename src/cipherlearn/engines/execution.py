@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import Enum
 from typing import Any
 
@@ -12,10 +10,8 @@ import numpy as np
 from cipherlearn.circuit import Circuit, Evaluation, evaluate, simulate
 from cipherlearn.circuit.evaluate import check_inputs
 from cipherlearn.engines.base import Program
+from cipherlearn.engines.progress import bar, clock
 from cipherlearn.errors import InvalidParameterError, NotCompiledError
-
-#: Steps that take less than this many seconds show no progress bar.
-PROGRESS_DELAY = 1.0
 
 
 class FheMode(str, Enum):
@@ -47,7 +43,7 @@ class FheMode(str, Enum):
     @classmethod
     def is_valid(cls, mode: Any) -> bool:
         """Whether there is a mode of that name."""
-        return mode in {known.value for known in cls} or isinstance(mode, cls)
+        return isinstance(mode, str) and mode in {known.value for known in cls}
 
 
 def run_circuit(
@@ -97,30 +93,18 @@ def run_circuit(
 def make_keys(program: Program) -> None:
     """Make keys, unless there are some, behind a progress indicator."""
     if not program.has_keys:
-        with working("making keys"):
+        with clock("making keys"):
             program.keygen()
 
 
-@contextmanager
-def working(what: str) -> Iterator[None]:
-    """Show that a step without countable parts is going on, and how long it took."""
-    from tqdm.auto import tqdm
-
-    layout = "{desc}: {elapsed}"
-    with tqdm(desc=what, bar_format=layout, leave=False, delay=PROGRESS_DELAY):
-        yield
-
-
 def _execute(circuit: Circuit, program: Program, arrays: list[np.ndarray]) -> Evaluation:
-    from tqdm.auto import tqdm
-
     expected = evaluate(circuit, *arrays)
     rows = arrays[0].shape[0]
     if not rows:
         return expected
     make_keys(program)
     results: list[tuple[np.ndarray, ...]] = []
-    for row in tqdm(range(rows), desc="encrypted rows", leave=False, delay=PROGRESS_DELAY):
+    for row in bar(range(rows), "encrypted rows"):
         result = program.encrypt_run_decrypt(*(array[row] for array in arrays))
         results.append(result if isinstance(result, tuple) else (result,))
     outputs = tuple(np.stack(parts).astype(np.int64) for parts in zip(*results, strict=True))

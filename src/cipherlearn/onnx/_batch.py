@@ -54,10 +54,7 @@ def free_batch(model: onnx.ModelProto, clean: Clean) -> onnx.ModelProto:
     candidate = _with_free_axis(model)
     if rows.agree_with(candidate):
         return _declare_outputs(candidate, rows)
-    if size == 0 and rows.ran:
-        # It is declared for any batch size, can be run at any, and mixes the rows.
-        return model
-    candidate = _with_free_reshapes(candidate, static)
+    candidate = _with_free_reshapes(candidate, static, size or 1)
     if not rows.agree_with(candidate):
         return model
     # A model that is declared for any batch size is only replaced by one that computes the same at
@@ -160,7 +157,9 @@ def _declare_outputs(free: onnx.ModelProto, rows: Rows) -> onnx.ModelProto:
     return free
 
 
-def _with_free_reshapes(free: onnx.ModelProto, static: onnx.ModelProto) -> onnx.ModelProto:
+def _with_free_reshapes(
+    free: onnx.ModelProto, static: onnx.ModelProto, size: int
+) -> onnx.ModelProto:
     """Copy of ``free`` with the nodes of ``static``, in which Reshape works out the first axis."""
     result = _copy(free)
     graph = result.graph
@@ -173,7 +172,7 @@ def _with_free_reshapes(free: onnx.ModelProto, static: onnx.ModelProto) -> onnx.
         if node.op_type != "Reshape" or node.domain or node.input[1] not in constants:
             continue
         given = constants[node.input[1]]
-        target = _open_target(given, shapes.get(node.output[0]), shapes.get(node.input[0]))
+        target = _open_target(given, shapes.get(node.output[0]), size)
         if target is None or np.array_equal(target, given):
             continue
         name = _edit.fresh_name(graph, f"{node.input[1]}_any_batch")
@@ -185,9 +184,7 @@ def _with_free_reshapes(free: onnx.ModelProto, static: onnx.ModelProto) -> onnx.
     return result
 
 
-def _open_target(
-    target: Array, output: Sequence[int] | None, source: Sequence[int] | None
-) -> Array | None:
+def _open_target(target: Array, output: Sequence[int] | None, size: int) -> Array | None:
     """Target of a Reshape whose first entry follows the batch; ``None`` where there is none."""
     if target.size == 0:
         return None
@@ -200,9 +197,8 @@ def _open_target(
     if -1 not in target[1:]:
         opened[0] = -1
         return opened
-    # There is a -1 already: copy the first axis, provided it is the batch on both sides.
-    same_first = source is not None and len(source) > 0 and source[0] == target[0]
-    if not same_first or 0 in target[1:]:
+    # The place of the -1 is taken: copy the first axis, which may be the batch on both sides.
+    if target[0] != size or 0 in target[1:]:
         return None
     opened[0] = 0
     return opened
@@ -230,8 +226,6 @@ class Rows:
     ----------
     count : int
         Number of rows.
-    ran : bool
-        Whether the last candidate could be run at all.
     first_axes : list of tuple of int
         Size of the first axis of each output of the last candidate, on all rows and on one row
         (0 where there is no axis).
@@ -239,7 +233,6 @@ class Rows:
 
     def __init__(self, static: onnx.ModelProto, size: int) -> None:
         self.count = size * math.ceil(_ROWS / size)
-        self.ran = False
         self.first_axes: list[tuple[int, int]] = []
         generator = np.random.default_rng(_SEED)
         self._data = [_random_rows(value, self.count, generator) for value in static.graph.input]
@@ -266,12 +259,10 @@ class Rows:
         """
         singles = [(row, row + 1) for row in range(_ROWS)]
         rest = [(_ROWS, self.count)] if self.count > _ROWS else []
-        self.ran = False
         try:
             outputs = self._run(candidate, [(0, self.count), (0, _ROWS), *rest, *singles])
         except CipherlearnError:
             return False
-        self.ran = True
         self.first_axes = [
             (len(column[0]) if column[0].ndim else 0, len(column[-1]) if column[-1].ndim else 0)
             for column in outputs

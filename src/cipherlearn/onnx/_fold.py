@@ -71,7 +71,7 @@ def _evaluate(
     if name in _RANDOM or any(True for _ in _edit.inner_graphs(node)):
         return None
     registered = name in ops.ONNX_OPS_TO_NUMPY_IMPL
-    if not registered and node.domain not in ("", "ai.onnx"):
+    if not registered and node.domain:
         return None
     if registered and attribute_problem(node, model) is not None:
         return None

@@ -33,7 +33,7 @@ def remove_identities(model: onnx.ModelProto) -> bool:
 
 
 def _is_identity(graph: onnx.GraphProto, node: onnx.NodeProto) -> bool:
-    if node.domain not in ("", "ai.onnx"):
+    if node.domain:
         return False
     if node.op_type == "Identity":
         return True
@@ -76,7 +76,7 @@ def cast_like_to_cast(model: onnx.ModelProto) -> bool:
         Whether there were any.
     """
     graph = model.graph
-    nodes = [n for n in graph.node if n.op_type == "CastLike" and n.domain in ("", "ai.onnx")]
+    nodes = [n for n in graph.node if n.op_type == "CastLike" and not n.domain]
     if not nodes:
         return False
     types = {tensor.name: tensor.data_type for tensor in graph.initializer}
@@ -108,11 +108,9 @@ def fuse_bias(model: onnx.ModelProto) -> bool:
         Whether there were any.
     """
     graph = model.graph
-    adds = [node for node in graph.node if node.op_type == "Add" and node.domain in ("", "ai.onnx")]
+    adds = [node for node in graph.node if node.op_type == "Add" and not node.domain]
     products = {
-        node.output[0]: node
-        for node in graph.node
-        if node.op_type == "MatMul" and node.domain in ("", "ai.onnx")
+        node.output[0]: node for node in graph.node if node.op_type == "MatMul" and not node.domain
     }
     if not adds or not products:
         return False

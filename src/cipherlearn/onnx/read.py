@@ -13,6 +13,7 @@ from onnx import checker, version_converter
 from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
 
 from cipherlearn.errors import InvalidTypeError, ModelError, ModelFormatError
+from cipherlearn.onnx._edit import inner_graphs
 from cipherlearn.onnx.support import refuse_unknown_operators
 from cipherlearn.onnx.version import get_onnx_opset_version
 from cipherlearn.ops import NEWEST_OPSET, OLDEST_OPSET
@@ -68,6 +69,7 @@ def load_model(source: ModelSource) -> onnx.ModelProto:
             f" {type(source).__name__}."
         )
     _check_structure(model, where)
+    model = _with_short_domain(model)
     _load_external_data(model, folder)
     refuse_unknown_operators(model)
     _check_valid(model, where)
@@ -135,6 +137,28 @@ def _opset_message(opset: int) -> str:
     )
 
 
+def _with_short_domain(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Write the standard domain as ``""``: few tools know its other name, ``"ai.onnx"``."""
+    if all(entry.domain != "ai.onnx" for entry in model.opset_import):
+        return model
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    for holder in (copy, *copy.functions):
+        for entry in holder.opset_import:
+            entry.domain = "" if entry.domain == "ai.onnx" else entry.domain
+    for node in (*_nodes(copy.graph), *(n for f in copy.functions for n in f.node)):
+        node.domain = "" if node.domain == "ai.onnx" else node.domain
+    return copy
+
+
+def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """Yield every node of a graph, in inner graphs too."""
+    for node in graph.node:
+        yield node
+        for inner in inner_graphs(node):
+            yield from _nodes(inner)
+
+
 def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
     """Yield every constant tensor of a graph, in nodes and inner graphs too."""
     yield from graph.initializer
@@ -143,10 +167,8 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
             if attribute.HasField("t"):
                 yield attribute.t
             yield from attribute.tensors
-            if attribute.HasField("g"):
-                yield from _tensors(attribute.g)
-            for inner in attribute.graphs:
-                yield from _tensors(inner)
+        for inner in inner_graphs(node):
+            yield from _tensors(inner)
 
 
 def _load_external_data(model: onnx.ModelProto, folder: Path | None) -> None:

@@ -166,6 +166,7 @@ def _constant(model: onnx.ModelProto, name: str) -> Array | None:
         if tensor.name == name:
             return onnx.numpy_helper.to_array(tensor)
     for node in model.graph.node:
-        if node.op_type == "Constant" and name in node.output and node.attribute[0].HasField("t"):
-            return onnx.numpy_helper.to_array(node.attribute[0].t)
+        if node.op_type == "Constant" and name in node.output:
+            tensors = [item.t for item in node.attribute if item.HasField("t")]
+            return onnx.numpy_helper.to_array(tensors[0]) if tensors else None
     return None

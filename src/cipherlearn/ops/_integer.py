@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from cipherlearn.circuit import IntValue
+from cipherlearn.circuit import IntValue, ir, kernels
 
 #: Integers in the clear or in a circuit.
 Integers = np.ndarray | IntValue
@@ -59,7 +59,7 @@ class IntegerForm:
     real_inputs : frozenset of int
         Positions of constant operands that stay real (a bias).
     common_scale : bool
-        Whether operands must share one scale and a zero-point of 0.
+        Whether operands must share one scale.
     prepare : mapping of int to callable
         Real functions applied to operands before they are quantized (the reciprocal of a divisor).
     univariate : bool
@@ -85,14 +85,23 @@ def matrix_product(left: Affine, right: Affine, scale: float = 1.0) -> Affine:
     """
     step = scale * left.scale * right.scale
     if not left.constant and not right.constant:
-        return Affine(np.matmul(left.centred, right.centred), step, 0)
+        return Affine(_matmul(left.centred, right.centred), step, 0)
     if right.constant:
         weights = right.centred.astype(np.int64)
-        zero = np.multiply(left.zero_point, weights.sum(axis=-2, keepdims=weights.ndim > 2))
-        return Affine(np.matmul(left.integers, weights), step, zero)
+        column_sums = weights.sum(axis=max(-2, -weights.ndim), keepdims=weights.ndim > 2)
+        zero = np.multiply(left.zero_point, column_sums)
+        return Affine(_matmul(left.integers, weights), step, zero)
     weights = left.centred.astype(np.int64)
-    zero = np.multiply(right.zero_point, weights.sum(axis=-1, keepdims=True))
-    return Affine(np.matmul(weights, right.integers), step, zero)
+    # Broadcasts along the columns of the product; without rows there is one sum.
+    zero = np.multiply(right.zero_point, weights.sum(axis=-1, keepdims=weights.ndim > 1))
+    return Affine(_matmul(weights, right.integers), step, zero)
+
+
+def _matmul(left: Any, right: Any) -> Any:
+    if isinstance(left, np.ndarray) and isinstance(right, np.ndarray):
+        # Integer products of NumPy are slow; these are as exact.
+        return kernels.apply(ir.MatMul(), left, right)
+    return np.matmul(left, right)
 
 
 def add_bias(accumulator: Affine, bias: Any) -> Affine:

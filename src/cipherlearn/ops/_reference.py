@@ -43,7 +43,9 @@ _CONVERTERS: Final[dict[int, Callable[[Any], Any]]] = {
 }
 
 
-def numpy_function(name: str, check: Check | None = None) -> NumpyFunction:
+def numpy_function(
+    name: str, check: Check | None = None, *, elementwise: bool = False
+) -> NumpyFunction:
     """Make the NumPy function of a standard operator.
 
     Parameters
@@ -52,6 +54,8 @@ def numpy_function(name: str, check: Check | None = None) -> NumpyFunction:
         Name of the operator.
     check : callable or None, default None
         Given the attributes and operands of a call by name, says what is not supported.
+    elementwise : bool, default False
+        Whether the operator is element-wise.
 
     Returns
     -------
@@ -68,7 +72,12 @@ def numpy_function(name: str, check: Check | None = None) -> NumpyFunction:
             message = check({**named, **values})
             if message is not None:
                 raise UnsupportedAttributeError(f"{name}: {message}")
-        return run(name, arrays, values, opset=opset, n_outputs=signature.n_outputs)
+        # Some reference kernels refuse scalars, or give them another dtype: they get one element.
+        scalar = elementwise and all(array is None or array.ndim == 0 for array in arrays)
+        if scalar:
+            arrays = [None if array is None else array.reshape(1) for array in arrays]
+        outputs = run(name, arrays, values, opset=opset, n_outputs=signature.n_outputs)
+        return tuple(output.reshape(()) for output in outputs) if scalar else outputs
 
     function.__name__ = function.__qualname__ = f"numpy_{name.lower()}"
     function.__doc__ = f"Evaluate the ONNX operator {name}; returns a tuple of arrays."

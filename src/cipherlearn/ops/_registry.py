@@ -146,7 +146,7 @@ def register(
         if not _signature.schema_exists(name):
             _UNAVAILABLE.add(name)
             continue
-        function = _reference.numpy_function(name, check)
+        function = _reference.numpy_function(name, check, elementwise=kind is Kind.ELEMENTWISE)
         _add(Op(name, kind, function, frozenset(raw_inputs), check, integer))
 
 

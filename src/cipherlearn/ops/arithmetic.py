@@ -47,13 +47,13 @@ def _type_name(number: Any) -> str:
 def _add(operands: Sequence[Any], attributes: Mapping[str, Any]) -> Affine:
     del attributes
     left, right = operands
-    return Affine(left.centred + right.centred, left.scale, 0)
+    return Affine(left.integers + right.integers, left.scale, left.zero_point + right.zero_point)
 
 
 def _subtract(operands: Sequence[Any], attributes: Mapping[str, Any]) -> Affine:
     del attributes
     left, right = operands
-    return Affine(left.centred - right.centred, left.scale, 0)
+    return Affine(left.integers - right.integers, left.scale, left.zero_point - right.zero_point)
 
 
 def _multiply(operands: Sequence[Any], attributes: Mapping[str, Any]) -> Affine:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from cipherlearn.errors import UnsupportedAttributeError
 from cipherlearn.ops._integer import Affine, IntegerForm, add_bias, matrix_product
 from cipherlearn.ops._registry import Kind, register
 
@@ -20,9 +21,17 @@ def _gemm(operands: Sequence[Any], attributes: Mapping[str, Any]) -> Affine:
     left, right, *rest = operands
     left = _transposed(left) if attributes["transA"] else left
     right = _transposed(right) if attributes["transB"] else right
-    product = matrix_product(left, right, attributes["alpha"])
+    product = matrix_product(left, right, _nonzero(attributes["alpha"]))
     bias = rest[0] if rest else None
     return product if bias is None else add_bias(product, attributes["beta"] * np.asarray(bias))
+
+
+def _nonzero(alpha: float) -> float:
+    if alpha == 0.0:
+        raise UnsupportedAttributeError(
+            "alpha=0 leaves nothing of the product of matrices: remove the layer from the model"
+        )
+    return alpha
 
 
 def _matmul(operands: Sequence[Any], attributes: Mapping[str, Any]) -> Affine:

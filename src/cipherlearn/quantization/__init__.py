@@ -1,5 +1,14 @@
-"""Quantization: from a float model and calibration data to integers that mean the same."""
+"""Quantization: from a float model and calibration data to integers that mean the same.
 
+The operator classes (``QuantizedRelu``, ``QuantizedGemm``, ...) can be imported from here as well
+as from `cipherlearn.quantization.quantized_ops`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cipherlearn.ops._integer import Affine
 from cipherlearn.quantization import quantized_ops
 from cipherlearn.quantization.base_quantized_op import (
     ALL_QUANTIZED_OPS,
@@ -32,6 +41,7 @@ __all__ = [
     "ALL_QUANTIZED_OPS",
     "DEFAULT_MODEL_BITS",
     "ONNX_OPS_TO_QUANTIZED_IMPL",
+    "Affine",
     "MinMaxQuantizationStats",
     "ONNXConverter",
     "PostTrainingAffineQuantization",
@@ -49,3 +59,9 @@ __all__ = [
     "process_rounding_threshold_bits",
     "quantized_ops",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name.startswith("Quantized"):
+        return getattr(quantized_ops, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -88,23 +88,27 @@ class AccumulatorPlan:
         """Whether no accumulator can leave its range, whatever the input."""
         return self.lo is None
 
-    def apply(self, accumulator: Any) -> Any:
-        """The accumulator as its look-up reads it (arrays and values of a circuit alike)."""
-        shifted = accumulator
+    def place(self, accumulator: Any) -> Any:
+        """The accumulator with factor, offset and range (arrays and values of a circuit alike)."""
+        placed = accumulator
         if (self.factor != 1).any():
-            shifted = shifted * self.factor
+            placed = placed * self.factor
         if self.offset.any():
-            shifted = shifted + self.offset
-        if isinstance(shifted, IntValue):
-            if self.lo is not None and self.hi is not None:
-                shifted = shifted.assume(self.lo, self.hi)
-            return shifted.round(self.lsbs, exact=self.exact)
-        if self.lo is not None:
-            shifted = np.clip(shifted, self.lo, self.hi)
-        if self.lsbs:
-            half = 1 << (self.lsbs - 1)
-            shifted = ((shifted + half) >> self.lsbs) << self.lsbs
-        return shifted
+            placed = placed + self.offset
+        if self.lo is None or self.hi is None:
+            return placed
+        if isinstance(placed, IntValue):
+            return placed.assume(self.lo, self.hi)
+        return np.clip(placed, self.lo, self.hi)
+
+    def round(self, placed: Any) -> Any:
+        """What a look-up reads of the placed accumulator."""
+        if isinstance(placed, IntValue):
+            return placed.round(self.lsbs, exact=self.exact)
+        if not self.lsbs:
+            return placed
+        half = 1 << (self.lsbs - 1)
+        return ((placed + half) >> self.lsbs) << self.lsbs
 
 
 def plan_accumulator(

@@ -7,6 +7,7 @@ accumulator). The same methods run on arrays, during calibration, and on values 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -14,8 +15,8 @@ import numpy as np
 
 from cipherlearn import ops
 from cipherlearn.circuit import IntValue, RealValue, tabulate
-from cipherlearn.circuit.movement import follow
 from cipherlearn.errors import (
+    CalibrationWarning,
     EncryptedOperandError,
     InvalidParameterError,
     InvalidShapeError,
@@ -58,6 +59,12 @@ class QuantizedOp:
         How encrypted operands are quantized. Default: signed, ``n_bits_output`` bits.
     **attrs
         Attributes of the ONNX node.
+
+    Attributes
+    ----------
+    integer_operands : dict of int to numpy.dtype
+        Encrypted operands that the model holds as integers or booleans, by position. Quantized
+        values are carried as reals: they are rounded before the operator computes on them.
 
     Raises
     ------
@@ -105,6 +112,7 @@ class QuantizedOp:
         self.output_quant_stats: MinMaxQuantizationStats | None = None
         self.output_quant_params: UniformQuantizationParameters | None = None
         self.produces_graph_output = False
+        self.integer_operands: dict[int, np.dtype[Any]] = {}
         self._operand_quantizers: dict[int, UniformQuantizer] = {}
 
     @classmethod
@@ -170,6 +178,14 @@ class QuantizedOp:
 
     def _observe(self, result: np.ndarray) -> np.ndarray:
         reals = result.astype(np.float64)
+        missing = int(np.count_nonzero(np.isnan(reals)))
+        if missing:
+            warnings.warn(
+                f"{self.op_instance_name} ({self.op_type()}) is not a number for {missing} of "
+                f"{reals.size} calibration values; the nearest value that is one stands in",
+                CalibrationWarning,
+                stacklevel=2,
+            )
         quantizer = QuantizedArray(self.n_bits, reals, options=self.output_quant_opts).quantizer
         self.output_quant_stats = quantizer.quant_stats
         self.output_quant_params = quantizer.quant_params
@@ -189,26 +205,47 @@ class QuantizedOp:
         **attrs
             The attributes.
         """
+        if self.moves_elements():
+            return self._move(*q_inputs, **attrs)
         operands = self._prepare_inputs_with_constants(
             *q_inputs, calibrate=False, quantize_actual_values=False
         )
         return self.prepare_output(self.call_impl(*operands, **attrs))
 
+    @classmethod
+    def moves_elements(cls) -> bool:
+        """Whether the operator only puts elements elsewhere: integers stay what they are."""
+        return ops.get(cls.op_type()).kind is ops.Kind.MOVEMENT
+
+    def _move(self, *q_inputs: QuantizedArray, **attrs: Any) -> QuantizedArray:
+        if len(q_inputs) != 1 or 0 in self.constant_inputs:
+            raise EncryptedOperandError(
+                f"{self.op_instance_name} ({self.op_type()}) moves one encrypted value, its first "
+                f"operand; {len(q_inputs)} were given: all others must be constants"
+            )
+        known = self._prepare_inputs_with_constants(
+            *q_inputs, calibrate=True, quantize_actual_values=False
+        )[1:]
+        result = q_inputs[0].move(lambda array: self._compute([array, *known], attrs))
+        if result.holds_integers:
+            return result
+        return self.prepare_output(result.values)
+
+    def _compute(self, arrays: list[Any], attrs: Mapping[str, Any]) -> np.ndarray:
+        for position, dtype in self.integer_operands.items():
+            arrays[position] = _rounded(arrays[position], dtype)
+        result: np.ndarray = self.impl(*arrays, opset=self.opset, **attrs)[0]
+        return result
+
     def call_impl(self, *operands: Any, **attrs: Any) -> Any:
         """The NumPy meaning, on real arrays or on real values of a circuit."""
-
-        def compute(*arrays: Any) -> Any:
-            return self.impl(*arrays, opset=self.opset, **attrs)[0]
-
         if not any(isinstance(operand, (IntValue, RealValue)) for operand in operands):
-            return compute(*operands)
-        if ops.get(self.op_type()).kind is ops.Kind.MOVEMENT:
-            return follow(lambda array: compute(array, *operands[1:]), operands[0])
+            return self._compute(list(operands), attrs)
         given = [operand is not None for operand in operands]
 
-        def without_gaps(*arrays: Any) -> Any:
+        def without_gaps(*arrays: Any) -> np.ndarray:
             left = iter(arrays)
-            return compute(*(next(left) if present else None for present in given))
+            return self._compute([next(left) if present else None for present in given], attrs)
 
         return tabulate(without_gaps, *(o for o in operands if o is not None))
 
@@ -222,11 +259,9 @@ class QuantizedOp:
         """
         if self.output_quant_params is None:
             raise NotCalibratedError(f"{self.op_instance_name} was not calibrated")
-        if isinstance(values, np.ndarray):
-            values = values.astype(np.float64)
         return QuantizedArray(
             self.n_bits,
-            values,
+            values.astype(np.float64),
             options=self.output_quant_opts,
             stats=self.output_quant_stats,
             params=self.output_quant_params,
@@ -269,7 +304,7 @@ class QuantizedOp:
             elif quantize_actual_values:
                 operands.append(self._quantized(operand, position))
             else:
-                operands.append(operand.values)
+                operands.append(observed_values(operand))
         return operands
 
     def _constant(self, position: int, quantized: bool) -> Any:
@@ -279,18 +314,27 @@ class QuantizedOp:
         return constant
 
     def set_operand_quantizer(self, position: int, quantizer: UniformQuantizer | None) -> None:
-        """Quantize an operand with given scale and zero-point (None: derive them from its range)."""
+        """Quantize an operand with given scale and zero-point.
+
+        Parameters
+        ----------
+        position : int
+            Which operand.
+        quantizer : UniformQuantizer or None
+            None derives scale and zero-point from the range of the operand.
+        """
         if quantizer is not None:
             self._operand_quantizers[position] = quantizer
 
     def _quantized(self, operand: QuantizedArray, position: int) -> QuantizedArray:
         """The operand as this operator reads it."""
         fixed = self._operand_quantizers.get(position)
-        if fixed is not None:
-            return QuantizedArray(
-                fixed.n_bits, operand.values, options=fixed, stats=fixed, params=fixed
-            )
-        return requantize(operand, self.input_quant_opts)
+        if fixed is None:
+            return requantize(operand, self.input_quant_opts)
+        if operand.holds_integers and operand.quantizer == fixed:
+            return operand
+        reals = numbers(operand)
+        return QuantizedArray(fixed.n_bits, reals, options=fixed, stats=fixed, params=fixed)
 
     def _by_position(self, constants: Mapping[int | str, Any]) -> dict[int, Any]:
         names = self._signature.input_names
@@ -300,7 +344,7 @@ class QuantizedOp:
                 raise InvalidParameterError(
                     f"{self.op_type()} has no operand {key!r}; it has {', '.join(names)}"
                 )
-            position = names.index(key) if key in names else int(key)  # type: ignore[arg-type]
+            position = names.index(str(key)) if key in names else int(key)
             if position >= len(names) and not self._signature.variadic:
                 raise InvalidParameterError(
                     f"{self.op_type()} has no operand number {position}; it has {', '.join(names)}"
@@ -324,39 +368,54 @@ class QuantizedOp:
         return {**defaults, **attrs}
 
 
-def requantize(
-    operand: QuantizedArray, options: QuantizationOptions, prepare: Any = None
-) -> QuantizedArray:
+def _rounded(values: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
+    """Reals as integers or booleans, as near as the type allows."""
+    whole = np.rint(np.nan_to_num(values))
+    if dtype.kind == "b":
+        return whole != 0
+    limits = np.iinfo(dtype)
+    return np.clip(whole, float(limits.min), float(limits.max)).astype(dtype)
+
+
+def requantize(operand: QuantizedArray, options: QuantizationOptions) -> QuantizedArray:
     """A value quantized with other options, over the range observed where it was made.
+
+    Integers that are quantized in this way already stay as they are.
 
     Parameters
     ----------
     operand : QuantizedArray
     options : QuantizationOptions
-    prepare : callable, optional
-        Real function applied first; the range is that of its results.
     """
     quantizer = operand.quantizer
-    if prepare is None:
-        if quantizer.is_precomputed_qat or (
-            operand.holds_integers
-            and not quantizer.no_clipping
-            and quantizer.is_equal(options, ignore_sign_qat=True)
-        ):
+    if operand.holds_integers and not quantizer.no_clipping:
+        same = quantizer.is_equal(options, ignore_sign_qat=True)
+        if same or quantizer.is_precomputed_qat:
             return operand
-        return QuantizedArray(
-            options.n_bits, operand.values, options=options, stats=quantizer.quant_stats
-        )
-    stats = MinMaxQuantizationStats()
-    with np.errstate(all="ignore"):
-        stats.compute_quantization_stats(prepare(np.asarray(_range_grid(quantizer))))
-    values = operand.values
-    mapped = tabulate(prepare, values) if isinstance(values, RealValue) else prepare(values)
-    return QuantizedArray(options.n_bits, mapped, options=options, stats=stats)
+    reals = numbers(operand)
+    return QuantizedArray(options.n_bits, reals, options=options, stats=quantizer.quant_stats)
 
 
-def _range_grid(quantizer: UniformQuantizer) -> np.ndarray:
-    """Real values that a quantizer can return."""
-    lowest, highest = quantizer.integer_limits
-    grid: np.ndarray = quantizer.dequant(np.arange(lowest, highest + 1))
-    return grid
+def observed_values(operand: QuantizedArray) -> Any:
+    """Real values of an operand, no further out than what calibration data showed.
+
+    The grid of a quantizer ends up to half a step outside of the observed range, where a function
+    may not be defined (the logarithm below 0). Nobody ever asked for these values.
+    """
+    quantizer = operand.quantizer
+    inside = not operand.holds_integers or quantizer.no_clipping or quantizer.is_qat
+    if inside or quantizer.rmin is None or quantizer.rmax is None:
+        return operand.values
+    return np.clip(operand.values, quantizer.rmin, quantizer.rmax)
+
+
+def numbers(operand: QuantizedArray) -> Any:
+    """As `observed_values`, with a number where an array holds none.
+
+    In a circuit it is the nearest entry of the table; calibration only needs one of the range.
+    """
+    reals = observed_values(operand)
+    if isinstance(reals, np.ndarray) and bool(np.isnan(reals).any()):
+        rmin = operand.quantizer.rmin
+        return np.where(np.isnan(reals), 0.0 if rmin is None else rmin, reals)
+    return reals

@@ -7,8 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from cipherlearn.errors import InvalidParameterError, InvalidShapeError, InvalidTypeError
-from cipherlearn.onnx import Graph
+from cipherlearn.errors import (
+    InvalidParameterError,
+    InvalidShapeError,
+    InvalidTypeError,
+    ModelError,
+)
+from cipherlearn.onnx import Graph, check_inputs
 
 
 def check_calibration_data(graph: Graph, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -22,7 +27,16 @@ def check_calibration_data(graph: Graph, arrays: Sequence[np.ndarray]) -> list[n
         If there are fewer than two rows, or values that are not finite.
     InvalidTypeError
         If an array does not hold floating-point numbers.
+    ModelError
+        If the model takes integers, or cannot be computed row by row.
     """
+    for info in graph.inputs:
+        if info.dtype is not None and info.dtype.kind != "f":
+            raise ModelError(
+                f"the model declares its input {info.name!r} as {info.dtype}; inputs are "
+                "quantized from floating-point values: declare it as float, and cast it in the "
+                "model if need be"
+            )
     checked = check_real_arrays(graph.input_names, arrays)
     rows = checked[0].shape[0]
     if rows < 2:
@@ -30,6 +44,14 @@ def check_calibration_data(graph: Graph, arrays: Sequence[np.ndarray]) -> list[n
             f"calibration data has {rows} row{'' if rows == 1 else 's'}; ranges need at least two, "
             "and a few hundred rows like those that the model will see"
         )
+    for info in graph.inputs:
+        if info.shape is not None and info.shape and isinstance(info.shape[0], int):
+            raise ModelError(
+                f"the model is made for batches of {info.shape[0]} rows, and treats the rows of a "
+                "batch differently. Encrypted rows are computed one by one: export it for one row, "
+                "or with an open batch size"
+            )
+    check_inputs(graph, checked)
     return checked
 
 
@@ -52,7 +74,8 @@ def check_real_arrays(names: Sequence[str], arrays: Sequence[Any]) -> list[np.nd
         bad = int(np.count_nonzero(~np.isfinite(array)))
         if bad:
             raise InvalidParameterError(
-                f"the input {name!r} holds {bad} values that are NaN or infinite: remove or impute them"
+                f"the input {name!r} holds {bad} values that are NaN or infinite: remove or impute "
+                "them"
             )
         result.append(array.astype(np.float64))
     if len({array.shape[0] for array in result}) > 1:

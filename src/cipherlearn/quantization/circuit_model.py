@@ -15,6 +15,7 @@ from cipherlearn.engines.check import self_check
 from cipherlearn.engines.estimate import CostReport, estimate_cost
 from cipherlearn.engines.execution import FheMode, run_circuit
 from cipherlearn.errors import (
+    FormatError,
     InvalidParameterError,
     InvalidShapeError,
     InvalidTypeError,
@@ -68,6 +69,41 @@ class CircuitModel(ABC):
     def _discard_circuit(self) -> None:
         """Build and compile anew when next needed."""
         self._circuit, self.fhe_circuit = None, None
+
+    def restore(
+        self,
+        circuit: Circuit,
+        input_quantizers: list[UniformQuantizer],
+        output_quantizers: list[UniformQuantizer],
+    ) -> None:
+        """Take over a saved circuit, once its quantizers are known to fit it.
+
+        Raises
+        ------
+        FormatError
+            If there is not one name and one quantizer for each input and output of the circuit.
+        """
+        inputs = (self.ordered_module_input_names, circuit.inputs, input_quantizers)
+        outputs = (self.ordered_module_output_names, circuit.outputs, output_quantizers)
+        for what, parts in (("inputs", inputs), ("outputs", outputs)):
+            counts = [len(part) for part in parts]
+            if len(set(counts)) > 1:
+                raise FormatError(
+                    f"the saved model is damaged: {counts[0]} names of {what}, {counts[1]} "
+                    f"{what} of the circuit, {counts[2]} quantizers"
+                )
+        for known, quantizer in zip(circuit.inputs, input_quantizers, strict=True):
+            quantizer.check_calibrated()
+            if (known.lo, known.hi) != quantizer.integer_limits:
+                raise FormatError(
+                    f"the saved model is damaged: the quantizer of {known.label!r} gives integers "
+                    f"from {quantizer.integer_limits[0]} to {quantizer.integer_limits[1]}, its "
+                    f"circuit takes {known.lo} to {known.hi}"
+                )
+        self._circuit = circuit
+        self.input_quantizers, self.output_quantizers = input_quantizers, output_quantizers
+        self.input_shapes = tuple(known.shape for known in circuit.inputs)
+        self._encrypted = tuple(known.encrypted for known in circuit.inputs)
 
     def forward(self, *x: np.ndarray, fhe: str | FheMode = "disable") -> Any:
         """Real outputs of real inputs.
@@ -159,16 +195,26 @@ class CircuitModel(ABC):
         Returns
         -------
         numpy.ndarray, or a tuple with one entry an input
+
+        Raises
+        ------
+        InvalidShapeError
+            If there is not one entry an input, or the numbers of rows differ.
+        InvalidTypeError, InvalidParameterError
+            If an array does not hold floating-point values, or holds NaN or infinity.
         """
         if len(x) != len(self.input_quantizers):
             raise InvalidShapeError(
                 f"{len(x)} arrays were given; the model takes {len(self.input_quantizers)} "
                 f"({', '.join(self.ordered_module_input_names)})"
             )
-        if all(value is None for value in x):
+        names = self.ordered_module_input_names
+        given = [name for name, value in zip(names, x, strict=True) if value is not None]
+        if not given:
             raise InvalidParameterError("at least one input must be given")
+        arrays = iter(check_real_arrays(given, [value for value in x if value is not None]))
         result = tuple(
-            None if value is None else quantizer.quant(np.asarray(value), dtype)
+            None if value is None else quantizer.quant(next(arrays), dtype)
             for quantizer, value in zip(self.input_quantizers, x, strict=True)
         )
         return result if len(result) > 1 else result[0]
@@ -275,12 +321,12 @@ class CircuitModel(ABC):
 
     def _rows(self, inputs: Sequence[Any]) -> tuple[np.ndarray, ...]:
         """Quantized rows of checked real inputs."""
-        arrays = check_real_arrays(self.ordered_module_input_names, inputs)
-        return as_tuple(self.quantize_input(*arrays))
+        return as_tuple(self.quantize_input(*inputs))
 
     def _set_encryption_status(self, given: Sequence[str] | None) -> None:
         count = len(self.input_quantizers)
-        status = ["encrypted"] * count if given is None else [str(s).lower() for s in given]
+        default = self._default_encryption_status()
+        status = default if given is None else [str(entry).lower() for entry in given]
         accepted = {"clear", "encrypted"}
         if len(status) != count or not set(status) <= accepted or "encrypted" not in status:
             raise InvalidParameterError(
@@ -292,6 +338,9 @@ class CircuitModel(ABC):
             return
         self._encrypted = encrypted
         self._discard_circuit()
+
+    def _default_encryption_status(self) -> list[str]:
+        return ["encrypted"] * len(self.input_quantizers)
 
     def cost(self) -> CostReport:
         """What a prediction costs, before any key is made.
@@ -307,7 +356,8 @@ class CircuitModel(ABC):
         NotCompiledError
             If the module is not compiled.
         """
-        self.check_model_is_compiled()
+        if self.fhe_circuit is None:
+            raise NotCompiledError("the cost is asked of the engine: call compile() first")
         return estimate_cost(self.circuit, self.fhe_circuit)
 
     def bitwidth_and_range_report(self) -> dict[str, dict[str, Any]] | None:

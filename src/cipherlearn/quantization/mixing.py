@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from cipherlearn import ops
-from cipherlearn.circuit import Builder, Interval, RealValue
-from cipherlearn.errors import CircuitError, InvalidTypeError, NotCalibratedError
+from cipherlearn.circuit import Builder, Interval
+from cipherlearn.errors import (
+    CircuitError,
+    EncryptedOperandError,
+    InvalidParameterError,
+    InvalidTypeError,
+    NotCalibratedError,
+    UnsupportedAttributeError,
+)
 from cipherlearn.ops._integer import Affine, IntegerForm
 from cipherlearn.quantization.accumulators import AccumulatorPlan, Observed, plan_accumulator
-from cipherlearn.quantization.base_quantized_op import QuantizedOp, requantize
+from cipherlearn.quantization.base_quantized_op import QuantizedOp, numbers, observed_values
 from cipherlearn.quantization.n_bits import Rounding, process_rounding_threshold_bits
-from cipherlearn.quantization.quantized_array import QuantizedArray
-from cipherlearn.quantization.quantizers import UniformQuantizationParameters
+from cipherlearn.quantization.quantized_array import Accumulator, QuantizedArray
+from cipherlearn.quantization.quantizers import (
+    STABILITY_CONST,
+    MinMaxQuantizationStats,
+    QuantizationOptions,
+    UniformQuantizationParameters,
+)
 
 
 class QuantizedMixingOp(QuantizedOp, is_utility=True):
@@ -25,20 +37,29 @@ class QuantizedMixingOp(QuantizedOp, is_utility=True):
     observes the accumulator during calibration, and decides what happens to it before the look-up
     that follows (`cipherlearn.quantization.accumulators`).
 
+    An operator of a user's own overrides `integer_compute`, or `q_impl` as a whole.
+
     Parameters
     ----------
     *args, **kwargs
         As for `QuantizedOp`.
     rounding_threshold_bits : None, int, dict or Rounding
         Bits of the accumulator that look-ups read.
+
+    Attributes
+    ----------
+    feeds_lookup : bool
+        Whether a look-up reads the result (else rounding it would save nothing). True unless set.
     """
 
     def __init__(self, *args: Any, rounding_threshold_bits: Any = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.rounding: Rounding | None = process_rounding_threshold_bits(rounding_threshold_bits)
+        self.feeds_lookup = True
         self.plan: AccumulatorPlan | None = None
         self.common_scale: float | None = None
-        self.channel_axis = None if self.form is None else self.form.channel_axis
+        self._prepared_stats: dict[int, MinMaxQuantizationStats] = {}
+        self._observed_inputs: tuple[np.ndarray, ...] | None = None
 
     @property
     def form(self) -> IntegerForm | None:
@@ -56,151 +77,245 @@ class QuantizedMixingOp(QuantizedOp, is_utility=True):
         """Compute on integers; on reals where the operator fuses."""
         if self.can_fuse():
             return super().q_impl(*q_inputs, **attrs)
+        if self.plan is None and self._observed_inputs is not None:
+            options = self.input_quant_opts
+            self.calibrate_accumulator(
+                *(QuantizedArray(options.n_bits, x, options=options) for x in self._observed_inputs)
+            )
         if self.plan is None:
             raise NotCalibratedError(f"{self.op_instance_name} was not calibrated")
-        accumulator = self._accumulate(q_inputs, attrs)
-        return self._finish(accumulator, self.plan)
+        return self._finish(self._accumulate(self._operands(q_inputs), attrs), self.plan)
 
-    def calibrate_accumulator(self, *q_inputs: QuantizedArray) -> None:
+    def calibrate(self, *inputs: np.ndarray) -> np.ndarray:
+        """Observe the operator's output on real data: see `QuantizedOp.calibrate`.
+
+        The accumulator is observed by `calibrate_accumulator`. Where that is not called, it follows
+        from these inputs, quantized as the operator does it on its own.
+        """
+        self._observed_inputs = inputs
+        return super().calibrate(*inputs)
+
+    def calibrate_accumulator(
+        self, *q_inputs: QuantizedArray, sample_shapes: Sequence[tuple[int, ...]] | None = None
+    ) -> None:
         """Observe the integer accumulator, and decide its range, offset and rounding.
 
         Parameters
         ----------
         *q_inputs : QuantizedArray
             Quantized calibration data.
+        sample_shapes : sequence of tuple of int, optional
+            Shapes of the operands for one row. Default: a first axis of extent 1.
         """
-        if self.can_fuse():
+        self._observed_inputs = None
+        if self.can_fuse() or not self._has_accumulator():
             return
-        values = self._accumulate(q_inputs, self.attrs).integers
-        proved = self._proved_range(q_inputs)
-        observed = Observed.of(values, self.channel_axis)
-        if len(observed.lo.shape) != len(proved.shape) or not all(
-            extent in (1, known) for extent, known in zip(observed.lo.shape, proved.shape)
-        ):
-            observed = Observed.of(values, None)
-        rounding = None if self.produces_graph_output else self.rounding
-        self.plan = plan_accumulator(proved, observed, rounding)
+        if sample_shapes is None:
+            sample_shapes = [(1, *q_input.values.shape[1:]) for q_input in q_inputs]
+        self._observe_operands(q_inputs)
+        operands = self._operands(q_inputs)
+        values = self._accumulate(operands, self.attrs).integers
+        proved = self._proved_range(operands, sample_shapes)
+        rounding = self.rounding if self.feeds_lookup else None
+        self.plan = plan_accumulator(proved, self._observed(values, proved.shape), rounding)
 
     @property
     def lsbs_to_remove(self) -> int:
         """Bits that rounding takes off the accumulator (0 before calibration)."""
         return 0 if self.plan is None else self.plan.lsbs
 
-    def integer_compute(self, operands: list[Any], attrs: Mapping[str, Any]) -> Affine:
-        """The accumulator on prepared operands (`Affine` values, reals, or None)."""
+    def integer_compute(self, operands: Sequence[Any], attrs: Mapping[str, Any]) -> Affine:
+        """The accumulator; override it for an operator of your own.
+
+        Parameters
+        ----------
+        operands : sequence of Affine, numpy.ndarray or None
+            All operands in order: integers with scale and zero-point, real constants where the
+            integer form asks for them, None where an optional one is not given.
+        attrs : mapping
+            Attributes of the node.
+
+        Returns
+        -------
+        Affine
+        """
         if self.form is None:
             raise InvalidTypeError(
-                f"{self.op_type()} has no integer form: override q_impl or integer_compute in "
-                f"{type(self).__name__}"
+                f"{self.op_type()} combines encrypted values and has no integer form: derive from "
+                "QuantizedMixingOp and override integer_compute or q_impl"
             )
         return self.form.compute(operands, attrs)
 
-    def _accumulate(self, q_inputs: tuple[QuantizedArray, ...], attrs: Mapping[str, Any]) -> Affine:
-        operands = self._prepare_inputs_with_constants(
+    def make_output_quant_parameters(
+        self, q_values: Any, scale: Any, zero_point: Any
+    ) -> QuantizedArray:
+        """An integer result with what its integers stand for.
+
+        Parameters
+        ----------
+        q_values : numpy.ndarray of int64, or IntValue
+        scale, zero_point : float or numpy.ndarray
+            ``real = scale * (q_values - zero_point)``.
+        """
+        params = UniformQuantizationParameters(_squeezed(scale), _squeezed(zero_point), 0)
+        rounding = _unchanged if self.plan is None else self.plan.round
+        options, stats = self.output_quant_opts, self.output_quant_stats
+        return Accumulator(
+            self.n_bits, q_values, rounding, options=options, stats=stats, params=params
+        )
+
+    def _has_accumulator(self) -> bool:
+        kind, base = type(self), QuantizedMixingOp
+        known = self.form is not None or kind.integer_compute is not base.integer_compute
+        return known or kind.q_impl is base.q_impl
+
+    def _operands(self, q_inputs: Sequence[QuantizedArray]) -> list[Any]:
+        return self._prepare_inputs_with_constants(
             *q_inputs, calibrate=False, quantize_actual_values=True
         )
+
+    def _observed(self, values: np.ndarray, sample: tuple[int, ...]) -> Observed:
+        """Ranges apart along the channels, unless that is where the rows of the batch are."""
+        axis = None if self.form is None else self.form.channel_axis
+        for candidate in (axis, -2):
+            if axis is not None and values.ndim >= 2:
+                observed = Observed.of(values, candidate)
+                if _fits(observed.lo.shape, sample):
+                    return observed
+        return Observed.of(values, None)
+
+    def _accumulate(self, operands: Sequence[Any], attrs: Mapping[str, Any]) -> Affine:
         return self.integer_compute([self._as_affine(o, i) for i, o in enumerate(operands)], attrs)
 
     def _quantized(self, operand: QuantizedArray, position: int) -> QuantizedArray:
         if self.form is None or position in self._operand_quantizers:
             return super()._quantized(operand, position)
+        if position in self.form.real_inputs:
+            raise EncryptedOperandError(
+                f"{self.op_instance_name}: the operand number {position} of {self.op_type()} must "
+                "be a constant; add an encrypted value with Add"
+            )
         if self.form.common_scale:
             return self._on_common_scale(operand)
-        return requantize(operand, self.input_quant_opts, self.form.prepare.get(position))
+        prepare = self.form.prepare.get(position)
+        if prepare is None:
+            return super()._quantized(operand, position)
+        with np.errstate(all="ignore"):
+            reals = prepare(numbers(operand))
+        return QuantizedArray(
+            self.input_quant_opts.n_bits,
+            reals,
+            options=self.input_quant_opts,
+            stats=self._prepared_stats.get(position),
+        )
 
     def _on_common_scale(self, operand: QuantizedArray) -> QuantizedArray:
-        """Integers on the scale of the sum, with a zero-point of 0, so that they can be added."""
+        """Integers from 0 on, with the step of the sum, so that they can be added."""
         if self.common_scale is None:
             raise NotCalibratedError(f"{self.op_instance_name} was not calibrated")
-        options = self.input_quant_opts
-        params = UniformQuantizationParameters(self.common_scale, 0, 0)
-        result = QuantizedArray(options.n_bits, operand.values, options=options, params=params)
-        result.quantizer.no_clipping = True
-        return result
+        stats = operand.quantizer.quant_stats
+        zero_point = int(np.rint(-(stats.rmin or 0.0) / self.common_scale))
+        params = UniformQuantizationParameters(self.common_scale, zero_point, 0)
+        options = QuantizationOptions(self.input_quant_opts.n_bits)
+        reals = numbers(operand)
+        return QuantizedArray(options.n_bits, reals, options=options, stats=stats, params=params)
 
-    def calibrate(self, *inputs: np.ndarray) -> np.ndarray:
-        """Observe output and, where operands must share one, their scale."""
-        result = super().calibrate(*inputs)
-        if self.form is not None and self.form.common_scale:
-            spans = [float(np.ptp(np.asarray(x))) for x in inputs if np.size(x)]
-            spans += [float(np.ptp(c.values)) for c in self.constant_inputs.values() if np.size(c)]
-            largest = max([*spans, 1e-6])
-            self.common_scale = largest / (2**self.input_quant_opts.n_bits - 1)
-        return result
+    def _observe_operands(self, q_inputs: Sequence[QuantizedArray]) -> None:
+        """What operands need before they can be quantized: a common scale, or a range."""
+        if self.form is None:
+            return
+        if self.form.common_scale:
+            stats = [q_input.quantizer.quant_stats for q_input in q_inputs]
+            spans = [(s.rmax or 0.0) - (s.rmin or 0.0) for s in stats]
+            largest = max(*spans, max(abs(s.rmax or 0.0) for s in stats) * STABILITY_CONST)
+            self.common_scale = (largest or 1.0) / (2**self.input_quant_opts.n_bits - 1)
+        if self.form.prepare and self.integer_operands:
+            raise UnsupportedAttributeError(
+                f"{self.op_instance_name} ({self.op_type()}) divides an encrypted integer by "
+                "another one, which would have to be truncated: cast both to float before"
+            )
+        positions = range(len(q_inputs) + len(self.constant_inputs))
+        encrypted = [i for i in positions if i not in self.constant_inputs]
+        for position, q_input in zip(encrypted, q_inputs, strict=True):
+            if position in self.form.prepare:
+                self._prepared_stats[position] = self._prepared_range(q_input, position)
+
+    def _prepared_range(self, q_input: QuantizedArray, position: int) -> MinMaxQuantizationStats:
+        prepare = {} if self.form is None else self.form.prepare
+        with np.errstate(all="ignore"):
+            prepared = prepare[position](observed_values(q_input))
+        undefined = int(np.count_nonzero(~np.isfinite(prepared)))
+        if undefined:
+            raise InvalidParameterError(
+                f"{self.op_instance_name} ({self.op_type()}): the operand number {position} is 0 "
+                f"for {undefined} of {prepared.size} calibration values. Keep an encrypted divisor "
+                "away from 0 (add a small constant), and its range narrow"
+            )
+        stats = MinMaxQuantizationStats()
+        stats.compute_quantization_stats(prepared)
+        return stats
 
     def _as_affine(self, operand: Any, position: int) -> Any:
         if operand is None or (self.form is not None and position in self.form.real_inputs):
-            return operand
+            return operand.values if isinstance(operand, QuantizedArray) else operand
         constant = position in self.constant_inputs
         if not isinstance(operand, QuantizedArray):
             array = np.asarray(operand)
             if array.dtype.kind not in "iub":
                 raise InvalidTypeError(
-                    f"{self.op_instance_name}: the operand number {position} is a real constant"
+                    f"{self.op_instance_name}: the operand number {position} is a real constant; "
+                    "give integers or a QuantizedArray"
                 )
             return Affine(array.astype(np.int64), 1.0, 0, constant)
         quantizer = operand.quantizer
         return Affine(operand.qvalues, quantizer.scale, quantizer.zero_point, constant)
 
     def _finish(self, accumulator: Affine, plan: AccumulatorPlan) -> QuantizedArray:
-        """The accumulator with offset, factor and rounding, and what its integers stand for."""
-        integers = plan.apply(accumulator.integers)
-        scale = accumulator.scale / plan.factor
-        zero_point = plan.factor * accumulator.zero_point + plan.offset
-        params = UniformQuantizationParameters(_squeezed(scale), _squeezed(zero_point), 0)
-        result = QuantizedArray(
-            self.n_bits,
-            integers,
-            value_is_float=False,
-            options=self.output_quant_opts,
-            stats=self.output_quant_stats,
-            params=params,
+        """The accumulator with offset and factor, and what its integers stand for."""
+        return self.make_output_quant_parameters(
+            plan.place(accumulator.integers),
+            accumulator.scale / plan.factor,
+            plan.factor * accumulator.zero_point + plan.offset,
         )
-        result.quantizer.no_clipping = True
-        return result
 
-    def _proved_range(self, q_inputs: tuple[QuantizedArray, ...]) -> Interval:
-        """Range of the accumulator for one sample whose operands take any integer of their width."""
+    def _proved_range(
+        self, operands: Sequence[Any], sample_shapes: Sequence[tuple[int, ...]]
+    ) -> Interval:
+        """Range of the accumulator of one row, whose operands take any integer of their width."""
         builder = Builder()
-        placeholders = [
-            _placeholder(builder, q_input, f"operand_{i}") for i, q_input in enumerate(q_inputs)
-        ]
+        shapes = iter(sample_shapes)
+        placeholders: list[Any] = []
+        for position, operand in enumerate(operands):
+            if position in self.constant_inputs or not isinstance(operand, QuantizedArray):
+                placeholders.append(operand)
+                continue
+            limits = operand.quantizer.integer_limits
+            source = builder.input(f"operand_{position}", next(shapes), *limits)
+            quantizer = operand.quantizer
+            placeholders.append(
+                QuantizedArray(operand.n_bits, source, False, options=quantizer, params=quantizer)
+            )
         try:
             with builder.scope(self.op_instance_name):
-                integers = self._accumulate(tuple(placeholders), self.attrs).integers
+                integers = self._accumulate(placeholders, self.attrs).integers
         except CircuitError as error:
             raise type(error)(f"{self.op_instance_name}: {error}") from error
         interval: Interval = integers.interval
         return interval
 
 
-def _placeholder(builder: Builder, sample: QuantizedArray, name: str) -> QuantizedArray:
-    """A value of a circuit that stands for calibration data, one sample of it."""
-    values = sample.qvalues if sample.holds_integers else sample.values
-    shape = (1, *values.shape[1:])
-    if sample.holds_integers:
-        lowest, highest = int(values.min()), int(values.max())
-        if not sample.quantizer.no_clipping:
-            lowest, highest = sample.quantizer.integer_limits
-        result = QuantizedArray(
-            sample.n_bits,
-            builder.input(name, shape, lowest, highest),
-            value_is_float=False,
-            options=sample.quantizer,
-            stats=sample.quantizer,
-            params=sample.quantizer,
-        )
-        result.quantizer.no_clipping = sample.quantizer.no_clipping
-        return result
-    # Only the range matters: two integers that stand for the smallest and the largest real.
-    stats = sample.quantizer.quant_stats
-    ends = np.array([stats.rmin, stats.rmax], dtype=np.float64)
-    source = builder.input(name, shape, 0, 1)
-    real = RealValue(source, ends.reshape(2, *(1,) * len(shape)))
-    return QuantizedArray(sample.n_bits, real, options=sample.quantizer, stats=stats)
+def _fits(observed: tuple[int, ...], proved: tuple[int, ...]) -> bool:
+    """Whether observed ranges belong to the channels of one row."""
+    return len(observed) == len(proved) and all(
+        extent in (1, known) for extent, known in zip(observed, proved, strict=True)
+    )
 
 
 def _squeezed(value: Any) -> Any:
     """Arrays of one entry as plain numbers."""
     array = np.asarray(value)
     return array.reshape(-1)[0].item() if array.size == 1 else array
+
+
+def _unchanged(integers: Any) -> Any:
+    return integers

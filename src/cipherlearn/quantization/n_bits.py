@@ -115,7 +115,8 @@ def process_rounding_threshold_bits(given: Any) -> Rounding | None:
     unknown = sorted(str(key) for key in given if key not in ("n_bits", "method"))
     if unknown:
         raise UnknownKeyError(
-            f"rounding_threshold_bits does not take the keys {unknown}; it takes 'n_bits' and 'method'"
+            f"rounding_threshold_bits does not take the keys {unknown}; it takes 'n_bits' and "
+            "'method'"
         )
     if "n_bits" not in given:
         raise InvalidParameterError("rounding_threshold_bits needs the key 'n_bits'")
@@ -127,8 +128,8 @@ def _kept_bits(given: Any) -> int | str:
         return "auto"
     if isinstance(given, (bool, str)) or not isinstance(given, (int, np.integer)):
         raise InvalidParameterError(
-            f"rounding_threshold_bits must be None, an integer from 2 to 8, 'auto', or a dictionary, "
-            f"not {given!r}"
+            "rounding_threshold_bits must be None, an integer from 2 to 8, 'auto', or a "
+            f"dictionary with 'n_bits' and 'method', not {given!r}"
         )
     lowest, highest = ROUNDING_RANGE
     return check_bits(given, "rounding_threshold_bits", highest, lowest)

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import copy
+import json
+from collections.abc import Callable
 from dataclasses import fields
-from typing import Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 from cipherlearn.circuit import IntValue, RealValue
-from cipherlearn.errors import InvalidTypeError
+from cipherlearn.circuit.movement import follow
+from cipherlearn.circuit.serialize import decode, encode, parse_json
+from cipherlearn.errors import FormatError, InvalidTypeError
 from cipherlearn.quantization.quantizers import (
+    MAXIMUM_BITS,
     MinMaxQuantizationStats,
     QuantizationOptions,
     UniformQuantizationParameters,
     UniformQuantizer,
+    check_bits,
 )
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class QuantizedArray:
@@ -43,6 +52,11 @@ class QuantizedArray:
         Members of the three, by name (``is_signed``, ``rmin`` and ``rmax``, ``scale``, ...), as an
         alternative to giving the objects.
 
+    Attributes
+    ----------
+    holds_integers : bool
+        Whether integers were given, and real values follow from them.
+
     Raises
     ------
     InvalidTypeError
@@ -59,9 +73,11 @@ class QuantizedArray:
         params: UniformQuantizationParameters | None = None,
         **kwargs: Any,
     ) -> None:
+        n_bits = check_bits(n_bits, "n_bits", MAXIMUM_BITS)
         options, stats, params = _from_keywords(n_bits, options, stats, params, kwargs)
         self.n_bits = n_bits
         self.quantizer = UniformQuantizer(options, stats, params)
+        self.holds_integers = values is not None and not value_is_float
         self._values: Any = None
         self._qvalues: Any = None
         if values is None:
@@ -93,7 +109,7 @@ class QuantizedArray:
     def values(self) -> Any:
         """The real values."""
         if self._values is None and self._qvalues is not None:
-            self._values = self.quantizer.dequant(self._qvalues)
+            self._values = self._dequantized()
         return self._values
 
     @values.setter
@@ -111,10 +127,8 @@ class QuantizedArray:
     def qvalues(self, new: Any) -> None:
         self._qvalues = new
 
-    @property
-    def holds_integers(self) -> bool:
-        """Whether integers were given (and real values follow from them)."""
-        return self._qvalues is not None and self._values is None
+    def _dequantized(self) -> Any:
+        return self.quantizer.dequant(self._qvalues)
 
     def quant(self) -> Any:
         """Quantize the real values again; returns the integers."""
@@ -123,18 +137,47 @@ class QuantizedArray:
 
     def dequant(self) -> Any:
         """Replace the real values by those that the integers stand for; returns them."""
-        self._values = self.quantizer.dequant(self.qvalues)
+        integers = self.qvalues
+        self._values = None if integers is None else self._dequantized()
         return self._values
 
     def update_values(self, values: Any) -> Any:
         """Take new real values; returns their integers."""
         self._values = _as_real(values)
+        self.holds_integers = False
         return self.quant()
 
     def update_quantized_values(self, qvalues: Any) -> Any:
         """Take new integers; returns the real values that they stand for."""
         self._qvalues = _as_integers(qvalues)
+        self.holds_integers = True
         return self.dequant()
+
+    def move(self, function: Callable[[np.ndarray], np.ndarray]) -> Self:
+        """The same elements, moved: integers stay what they are, with the same quantizer.
+
+        Parameters
+        ----------
+        function : callable
+            Takes one array of doubles and returns one whose elements all come from it.
+        """
+
+        def in_doubles(part: np.ndarray) -> np.ndarray:
+            return np.asarray(function(part.astype(np.float64))).astype(part.dtype)
+
+        result = copy.copy(self)
+        result.quantizer = copy.copy(self.quantizer)
+        if not self.holds_integers:
+            result.values, result.qvalues = follow(in_doubles, self.values), None
+            return result
+        result.values, result.qvalues = None, follow(in_doubles, self.qvalues)
+        # One scale or zero-point a channel moves along.
+        for name in ("scale", "zero_point"):
+            parameter = np.asarray(getattr(self.quantizer, name))
+            if parameter.ndim:
+                moved = function(np.broadcast_to(parameter.astype(np.float64), self.qvalues.shape))
+                setattr(result.quantizer, name, _without_repetition(np.asarray(moved)))
+        return result
 
     def __call__(self) -> Any:
         """The integers."""
@@ -146,6 +189,94 @@ class QuantizedArray:
         return self.quantizer == other.quantizer and np.array_equal(self.qvalues, other.qvalues)
 
     __hash__ = None  # type: ignore[assignment]
+
+    def dump_dict(self) -> dict[str, Any]:
+        """Integers, real values and quantizer as JSON-compatible data."""
+        return {
+            "n_bits": self.n_bits,
+            "values": encode(self.values),
+            "qvalues": encode(self.qvalues),
+            "holds_integers": self.holds_integers,
+            "quantizer": self.quantizer.dump_dict(),
+        }
+
+    def dumps(self) -> str:
+        """`dump_dict` as JSON text."""
+        return json.dumps({"type_name": "QuantizedArray", **self.dump_dict()})
+
+    def dump(self, file: IO[str]) -> None:
+        """Write `dumps` to an open text file."""
+        file.write(self.dumps())
+
+    @classmethod
+    def load_dict(cls, data: dict[str, Any]) -> Self:
+        """The array whose `dump_dict` is given.
+
+        Raises
+        ------
+        FormatError
+            If the data is damaged, or of another kind.
+        """
+        try:
+            result = cls(data["n_bits"], None)
+            result.quantizer = UniformQuantizer.load_dict(data["quantizer"])
+            result.holds_integers = bool(data["holds_integers"])
+            reals, integers = decode(data["values"]), decode(data["qvalues"])
+            result.values = None if reals is None else _as_real(reals)
+            result.qvalues = None if integers is None else _as_integers(integers)
+        except FormatError:
+            raise
+        except (KeyError, TypeError, ValueError) as error:
+            raise FormatError(f"the saved QuantizedArray is damaged: {error!r}") from error
+        return result
+
+    @classmethod
+    def loads(cls, text: str | bytes) -> Self:
+        """The array in a JSON text."""
+        data = parse_json(text)
+        if not isinstance(data, dict) or data.get("type_name") != cls.__name__:
+            raise FormatError(f"this is not a saved {cls.__name__}")
+        return cls.load_dict(data)
+
+
+class Accumulator(QuantizedArray):
+    """The result of integer arithmetic: exact for who reads the integers, rounded for look-ups.
+
+    Parameters
+    ----------
+    n_bits : int
+        Width of what the accumulator is quantized to, later on.
+    integers : numpy.ndarray of int64, or IntValue
+    rounding : callable
+        Applied to the integers before a look-up reads them.
+    options, stats, params
+        As for `QuantizedArray`.
+    """
+
+    def __init__(
+        self,
+        n_bits: int,
+        integers: Any,
+        rounding: Callable[[Any], Any],
+        *,
+        options: QuantizationOptions,
+        stats: MinMaxQuantizationStats | None,
+        params: UniformQuantizationParameters,
+    ) -> None:
+        super().__init__(n_bits, integers, False, options=options, stats=stats, params=params)
+        self.quantizer.no_clipping = True
+        self._rounding = rounding
+
+    def _dequantized(self) -> Any:
+        return self.quantizer.dequant(self._rounding(self._qvalues))
+
+
+def _without_repetition(array: np.ndarray) -> np.ndarray:
+    """Axes along which nothing changes (that of the batch) reduced to an extent of 1."""
+    for axis in range(array.ndim):
+        first = array.take([0], axis)
+        array = first if bool((array == first).all()) else array
+    return array
 
 
 def _as_real(values: Any) -> Any:
@@ -187,10 +318,10 @@ def _from_keywords(
         checked = {k: v for k, v in chosen.items() if k not in ("is_narrow", "is_precomputed_qat")}
         options = QuantizationOptions(n_bits, **checked)
     else:
-        options = copy.deepcopy(options)
+        options = options.quant_options
         options.n_bits = n_bits
     for key, value in chosen.items():
-        setattr(options, key, value)
+        setattr(options, key, bool(value))
     if stats is None:
         stats = _complete(MinMaxQuantizationStats, left, optional=frozenset())
     if params is None:
@@ -198,6 +329,7 @@ def _from_keywords(
     if left:
         raise InvalidTypeError(f"QuantizedArray does not take the keywords {sorted(left)}")
     if params is not None and params.offset is None:
+        params = params.quant_params
         params.offset = 2 ** (n_bits - 1) if options.is_signed else 0
     return options, stats, params
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import IO, Any
 
 import numpy as np
 
 from cipherlearn.circuit import Builder, Circuit, circuit_from_dict, circuit_to_dict, fuse
 from cipherlearn.circuit.linear import fold_factors
-from cipherlearn.circuit.serialize import parse_json
+from cipherlearn.circuit.serialize import decode, encode, parse_json
 from cipherlearn.engines.execution import FheMode
 from cipherlearn.errors import (
     CircuitError,
@@ -81,7 +82,7 @@ class QuantizedModule(CircuitModel):
         self.post_processing_params: dict[str, Any] = {}
 
     @classmethod
-    def _from_layers(
+    def from_layers(
         cls,
         *,
         ordered_module_input_names: Sequence[str],
@@ -93,6 +94,18 @@ class QuantizedModule(CircuitModel):
         onnx_model: Any,
         numpy_model: Any,
     ) -> QuantizedModule:
+        """A module of calibrated layers: what converters make.
+
+        Parameters
+        ----------
+        ordered_module_input_names, ordered_module_output_names, quant_layers_dict, onnx_model
+            As for the class.
+        input_quantizers, output_quantizers : list of UniformQuantizer
+        calibration_data : list of numpy.ndarray
+            Tells the shapes of the inputs.
+        numpy_model : NumpyModule or None
+            The float model, to compare with.
+        """
         module = cls(
             ordered_module_input_names, ordered_module_output_names, quant_layers_dict, onnx_model
         )
@@ -109,26 +122,14 @@ class QuantizedModule(CircuitModel):
             )
         builder = Builder()
         encrypted = self._encrypted or (True,) * len(self.input_shapes)
-        values: dict[str, QuantizedArray] = {}
-        for name, quantizer, shape, secret in zip(
-            self.ordered_module_input_names,
-            self.input_quantizers,
-            self.input_shapes,
-            encrypted,
-            strict=True,
-        ):
-            source = builder.input(name, shape, *quantizer.integer_limits, encrypted=secret)
-            values[name] = QuantizedArray(
-                quantizer.n_bits,
-                source,
-                value_is_float=False,
-                options=quantizer,
-                stats=quantizer,
-                params=quantizer,
+        names, limits = self.ordered_module_input_names, self.input_quantizers
+        sources = [
+            builder.input(name, shape, *quantizer.integer_limits, encrypted=secret)
+            for name, quantizer, shape, secret in zip(
+                names, limits, self.input_shapes, encrypted, strict=True
             )
-        for output, (inputs, op) in self.quant_layers_dict.items():
-            with builder.scope(op.op_instance_name):
-                values[output] = op(*(values[name] for name in inputs))
+        ]
+        values = self._values(sources, builder)
         outputs = []
         for name in self.ordered_module_output_names:
             with builder.scope(name):
@@ -160,36 +161,72 @@ class QuantizedModule(CircuitModel):
         return (result, self._layer_values(self._rows(x))) if debug else result
 
     def set_inputs_quantization_parameters(self, *quantizers: UniformQuantizer) -> None:
-        """Use other quantizers for the inputs (the circuit is built and compiled anew)."""
+        """Use other quantizers for the inputs; the circuit is built anew, compile it again.
+
+        Parameters
+        ----------
+        *quantizers : UniformQuantizer
+            Calibrated, one an input.
+
+        Raises
+        ------
+        InvalidShapeError
+            If there are more or fewer than inputs.
+        ModelError
+            If the module was loaded: it has a circuit, and no layers.
+        """
         if len(quantizers) != len(self.input_quantizers):
             raise InvalidShapeError(
                 f"{len(quantizers)} quantizers were given; the model has "
                 f"{len(self.input_quantizers)} inputs"
             )
-        self.input_quantizers = [UniformQuantizer(q, q, q, q.no_clipping) for q in quantizers]
+        for quantizer in quantizers:
+            quantizer.check_calibrated()
         self._discard_circuit()
+        self.input_quantizers = [_with_range(q) for q in quantizers]
+        # What the outputs stand for depends on the steps of the inputs.
+        zeros = tuple(np.zeros(shape) for shape in self.input_shapes)
+        integers = tuple(q.quant(x) for q, x in zip(self.input_quantizers, zeros, strict=True))
+        values = self._values(integers)
+        self.output_quantizers = [values[n].quantizer for n in self.ordered_module_output_names]
 
-    def _layer_values(self, q_x: tuple[np.ndarray, ...]) -> dict[str, dict[Any, Any]]:
+    def _values(self, q_x: Sequence[Any], builder: Builder | None = None) -> dict[str, Any]:
+        """All tensors, quantized: of arrays, or of values of a circuit."""
         values: dict[str, QuantizedArray] = {}
         names = self.ordered_module_input_names
         for name, q, integers in zip(names, self.input_quantizers, q_x, strict=True):
-            values[name] = QuantizedArray(
-                q.n_bits, integers, value_is_float=False, options=q, stats=q, params=q
-            )
-        report: dict[str, dict[Any, Any]] = {}
+            values[name] = QuantizedArray(q.n_bits, integers, False, options=q, stats=q, params=q)
         for output, (inputs, op) in self.quant_layers_dict.items():
-            operands = [values[name] for name in inputs]
-            values[output] = op(*operands)
-            report[op.op_instance_name] = {**dict(enumerate(operands)), "output": values[output]}
-        return report
+            with nullcontext() if builder is None else builder.scope(op.op_instance_name):
+                values[output] = op(*(values[name] for name in inputs))
+        return values
+
+    def _layer_values(self, q_x: tuple[np.ndarray, ...]) -> dict[str, dict[Any, Any]]:
+        if not self.quant_layers_dict:
+            raise ModelError(
+                "a loaded module has a circuit and no layers: there is no debug report"
+            )
+        values = self._values(q_x)
+        return {
+            op.op_instance_name: {
+                **{position: values[name] for position, name in enumerate(inputs)},
+                "output": values[output],
+            }
+            for output, (inputs, op) in self.quant_layers_dict.items()
+        }
 
     def _discard_circuit(self) -> None:
         if not self.quant_layers_dict:
             raise ModelError(
-                "a loaded module keeps its circuit: quantizers and encryption status are those that "
-                "it was saved with"
+                "a loaded module keeps its circuit: quantizers and encryption status are those "
+                "that it was saved with"
             )
         super()._discard_circuit()
+
+    def _default_encryption_status(self) -> list[str]:
+        if self.quant_layers_dict:
+            return super()._default_encryption_status()
+        return ["encrypted" if secret else "clear" for secret in self._encrypted]
 
     def agreement(
         self, X: Any, y: Any = None, n_fhe: int = 0, *, random_state: int = 0
@@ -215,7 +252,7 @@ class QuantizedModule(CircuitModel):
         return measure_agreement(self, X, y, n_fhe, random_state)
 
     def dump_dict(self) -> dict[str, Any]:
-        """The module as JSON-compatible data: circuit and quantizers, without float model and keys."""
+        """Circuit and quantizers as JSON-compatible data; no float model, no keys."""
         return {
             "format": "cipherlearn.quantized_module",
             "version": FORMAT_VERSION,
@@ -224,7 +261,9 @@ class QuantizedModule(CircuitModel):
             "output_names": list(self.ordered_module_output_names),
             "input_quantizers": [q.dump_dict() for q in self.input_quantizers],
             "output_quantizers": [q.dump_dict() for q in self.output_quantizers],
-            "post_processing_params": self.post_processing_params,
+            "post_processing_params": {
+                k: encode(v) for k, v in self.post_processing_params.items()
+            },
         }
 
     def dumps(self) -> str:
@@ -252,19 +291,17 @@ class QuantizedModule(CircuitModel):
                 f"reads version {FORMAT_VERSION}"
             )
         try:
-            module = cls(data["input_names"], data["output_names"], {})
-            module._circuit = circuit_from_dict(data["circuit"])
-            module.input_quantizers = [
-                UniformQuantizer.load_dict(q) for q in data["input_quantizers"]
-            ]
-            module.output_quantizers = [
-                UniformQuantizer.load_dict(q) for q in data["output_quantizers"]
-            ]
-            module.post_processing_params = dict(data["post_processing_params"])
+            names = [str(name) for name in data["input_names"]]
+            module = cls(names, [str(name) for name in data["output_names"]], {})
+            module.restore(
+                circuit_from_dict(data["circuit"]),
+                [UniformQuantizer.load_dict(q) for q in data["input_quantizers"]],
+                [UniformQuantizer.load_dict(q) for q in data["output_quantizers"]],
+            )
+            parameters = data["post_processing_params"].items()
+            module.post_processing_params = {key: decode(value) for key, value in parameters}
         except (KeyError, TypeError, AttributeError) as error:
             raise FormatError(f"the saved module is damaged: {error!r}") from error
-        module.input_shapes = tuple(i.shape for i in module._circuit.inputs)
-        module._encrypted = tuple(i.encrypted for i in module._circuit.inputs)
         return module
 
     @classmethod
@@ -276,3 +313,11 @@ class QuantizedModule(CircuitModel):
     def load(cls, file: IO[str]) -> QuantizedModule:
         """The module in an open text file."""
         return cls.loads(file.read())
+
+
+def _with_range(quantizer: UniformQuantizer) -> UniformQuantizer:
+    """A copy that knows its range: without an observed one, all that its integers stand for."""
+    result = UniformQuantizer(quantizer, quantizer, quantizer, quantizer.no_clipping)
+    if result.rmin is None or result.rmax is None:
+        result.compute_quantization_stats(result.dequant(np.asarray(result.integer_limits)))
+    return result

@@ -19,7 +19,7 @@ from cipherlearn.quantization.mixing import QuantizedMixingOp
 
 
 def quantized_class(op_type: str) -> type[QuantizedOp]:
-    """The quantized class of an operator, made on first use.
+    """The quantized class of an operator: the one written for it, or one made from the registry.
 
     Parameters
     ----------
@@ -43,11 +43,9 @@ def quantized_class(op_type: str) -> type[QuantizedOp]:
     base = QuantizedMixingOp if mixes else QuantizedOp
     name = "Quantized" + op_type.rpartition(".")[2]
     summary = f"Quantized {op_type}: see `{base.__name__}`."
-    return type(
-        name,
-        (base,),
-        {"_impl_for_op_named": op_type, "__module__": __name__, "__doc__": summary},
-    )
+    body = {"_impl_for_op_named": op_type, "__module__": __name__, "__doc__": summary}
+    # A user may register a function of that name anew, of another kind: its class is not kept.
+    return type(name, (base,), body, is_utility=op.function is not None)
 
 
 def _make_standard_classes() -> dict[str, Any]:

@@ -23,9 +23,8 @@ from cipherlearn.errors import (
 )
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
-
     import torch
+    from typing_extensions import Self
 
 #: Ranges narrower than this hold a single value.
 STABILITY_CONST = 10**-6

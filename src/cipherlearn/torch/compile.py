@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cipherlearn.circuit import simulate
-from cipherlearn.engines import DEFAULT_P_ERROR
+from cipherlearn.engines import DEFAULT_P_ERROR, CompileOptions
 from cipherlearn.errors import (
     CalibrationWarning,
     InvalidParameterError,
@@ -22,6 +22,7 @@ from cipherlearn.quantization.agreement import agreement_score
 from cipherlearn.quantization.n_bits import (
     ROUNDING_RANGE,
     Rounding,
+    get_n_bits_dict,
     process_rounding_threshold_bits,
 )
 from cipherlearn.quantization.post_training import (
@@ -59,6 +60,7 @@ def compile_torch_model(
     global_p_error: float | None = None,
     verbose: bool = False,
     inputs_encryption_status: Sequence[str] | None = None,
+    reduce_sum_copy: bool = False,
     device: str = "cpu",
 ) -> QuantizedModule:
     """Quantize a PyTorch module after training and compile it. No key is made.
@@ -89,6 +91,8 @@ def compile_torch_model(
         Print the engine's compilation.
     inputs_encryption_status : sequence of {"encrypted", "clear"}, optional
         One an input. Default: all encrypted.
+    reduce_sum_copy : bool, default=False
+        Changes nothing: operands and sums have widths of their own without a copy.
     device : {"cpu", "cuda"}, default="cpu"
 
     Returns
@@ -107,8 +111,9 @@ def compile_torch_model(
         If the engine refuses the circuit; the message names the layer.
     """
     _check_torch_module(torch_model)
+    CompileOptions.of(p_error, global_p_error, device=device)
     module = build_quantized_module(
-        torch_model, torch_inputset, import_qat, n_bits, rounding_threshold_bits
+        torch_model, torch_inputset, import_qat, n_bits, rounding_threshold_bits, reduce_sum_copy
     )
     return _compile(
         module,
@@ -137,6 +142,7 @@ def compile_onnx_model(
     global_p_error: float | None = None,
     verbose: bool = False,
     inputs_encryption_status: Sequence[str] | None = None,
+    reduce_sum_copy: bool = False,
     device: str = "cpu",
 ) -> QuantizedModule:
     """Quantize an ONNX model and compile it. No key is made.
@@ -146,15 +152,22 @@ def compile_onnx_model(
     onnx_model : onnx.ModelProto, bytes, str or path
         Trained model: in memory, as the content of a file, or as its path.
     torch_inputset, import_qat, configuration, artifacts, show_mlir, n_bits, \
-    rounding_threshold_bits, p_error, global_p_error, verbose, inputs_encryption_status, device
+    rounding_threshold_bits, p_error, global_p_error, verbose, inputs_encryption_status, \
+    reduce_sum_copy, device
         As for `compile_torch_model`.
 
     Returns
     -------
     QuantizedModule
     """
+    CompileOptions.of(p_error, global_p_error, device=device)
     module = build_quantized_module(
-        load_model(onnx_model), torch_inputset, import_qat, n_bits, rounding_threshold_bits
+        load_model(onnx_model),
+        torch_inputset,
+        import_qat,
+        n_bits,
+        rounding_threshold_bits,
+        reduce_sum_copy,
     )
     return _compile(
         module,
@@ -176,14 +189,16 @@ def build_quantized_module(
     import_qat: bool = False,
     n_bits: int | Mapping[str, int] = DEFAULT_N_BITS,
     rounding_threshold_bits: Any = None,
+    reduce_sum_copy: bool = False,
     keep_onnx: bool = True,
+    device: str = "cpu",
 ) -> QuantizedModule:
     """Quantize a PyTorch or ONNX model, without compiling it.
 
     Parameters
     ----------
     model : torch.nn.Module, onnx.ModelProto, bytes, str or path
-    torch_inputset, import_qat, n_bits, rounding_threshold_bits
+    torch_inputset, import_qat, n_bits, rounding_threshold_bits, reduce_sum_copy, device
         As for `compile_torch_model`.
     keep_onnx : bool, default=True
         Whether the module keeps the float model, for `QuantizedModule.agreement`.
@@ -192,7 +207,11 @@ def build_quantized_module(
     -------
     QuantizedModule
     """
+    del reduce_sum_copy
+    # What can be wrong without looking at the model is found before it is exported.
+    get_n_bits_dict(n_bits)
     rounding = process_rounding_threshold_bits(rounding_threshold_bits)
+    CompileOptions.of(device=device)
     arrays = to_numpy_inputs(torch_inputset)
     numpy_model = NumpyModule(model, dummy_input=_first_rows(arrays, model))
     converter = PostTrainingQATImporter if import_qat else PostTrainingAffineQuantization
@@ -213,10 +232,24 @@ def to_numpy_inputs(inputset: Any) -> tuple[np.ndarray, ...]:
     return tuple(_to_array(value) for value in given)
 
 
-def _to_array(value: Any) -> np.ndarray:
+def convert_torch_tensor_or_numpy_array_to_numpy_array(value: Any) -> np.ndarray:
+    """A tensor (of any device, with or without gradients) as an array; arrays as they are."""
     if hasattr(value, "detach"):  # a tensor, without importing torch to ask
         value = value.detach().cpu().numpy()
-    array = np.asarray(value)
+    return np.asarray(value)
+
+
+def has_any_qnn_layers(module: torch.nn.Module) -> bool:
+    """Whether a module holds layers of Brevitas, which quantize in training."""
+    return bool(_brevitas_layers(module))
+
+
+def _brevitas_layers(module: torch.nn.Module) -> list[str]:
+    return sorted({type(layer).__name__ for layer in module.modules()} & _BREVITAS_LAYERS)
+
+
+def _to_array(value: Any) -> np.ndarray:
+    array = convert_torch_tensor_or_numpy_array_to_numpy_array(value)
     if array.dtype.kind != "f":
         raise InvalidTypeError(
             f"calibration data has dtype {array.dtype}; floating-point values are needed (use "
@@ -249,7 +282,7 @@ def _check_torch_module(model: Any) -> None:
             f"compile_torch_model takes a torch.nn.Module, not {type(model).__name__}; "
             "compile_onnx_model takes ONNX models"
         )
-    brevitas = sorted({type(m).__name__ for m in model.modules()} & _BREVITAS_LAYERS)
+    brevitas = _brevitas_layers(model)
     if brevitas:
         raise InvalidTypeError(
             f"the network holds Brevitas layers ({', '.join(brevitas)}), which post-training "

@@ -220,7 +220,12 @@ def _evaluation_mode(module: torch.nn.Module) -> Iterator[None]:
 def _quiet_descriptor() -> Iterator[None]:
     """Silence native code, which writes past Python to the standard output."""
     sys.stdout.flush()
-    saved = os.dup(1)
+    try:
+        saved = os.dup(1)
+    except OSError:
+        # There is no standard output to silence.
+        yield
+        return
     try:
         with Path(os.devnull).open("wb") as nowhere:
             os.dup2(nowhere.fileno(), 1)

@@ -1,0 +1,1 @@
+"""Figures that the README quotes, printed by ``python -m benchmarks``."""

@@ -1,0 +1,50 @@
+"""Whether Concrete can run here at all: asked before its native code ends the process."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import platform
+from pathlib import Path
+
+import numpy as np
+
+#: Processor instructions that the engine uses without asking whether they exist.
+NEEDED_INSTRUCTIONS = ("aes", "avx2")
+
+#: Where Linux describes the processor.
+PROCESSOR_INFORMATION = Path("/proc/cpuinfo")
+
+
+def missing_companion() -> str | None:
+    """What is not installed, or too new, and what to type; None if all is well."""
+    try:
+        importlib.metadata.version("concrete-python")
+    except importlib.metadata.PackageNotFoundError:
+        return 'the engine is not installed: pip install "concrete-python>=2.11"'
+    if int(np.__version__.split(".")[0]) >= 2:
+        return f'the engine does not work with numpy {np.__version__}: pip install "numpy<2"'
+    if importlib.util.find_spec("pkg_resources") is None:
+        return (
+            "the engine needs pkg_resources, which setuptools 82 removed: pip install "
+            '"setuptools<81"'
+        )
+    return None
+
+
+def missing_instructions() -> str | None:
+    """Which processor instructions are missing: without them the engine ends the whole process."""
+    if platform.machine() not in {"x86_64", "AMD64"} or not PROCESSOR_INFORMATION.exists():
+        return None
+    for line in PROCESSOR_INFORMATION.read_text(encoding="utf-8").splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == "flags":
+            missing = [flag for flag in NEEDED_INSTRUCTIONS if flag not in value.split()]
+            if missing:
+                return (
+                    f"the processor (or the virtual machine) has no {' and no '.join(missing)} "
+                    "instructions, which the engine needs: use another machine, or the engine "
+                    "'clear' to try things without encryption"
+                )
+            return None
+    return None

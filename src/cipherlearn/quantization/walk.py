@@ -1,0 +1,310 @@
+"""The walk over the graph of a float model that quantizes it, layer by layer."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cipherlearn import ops
+from cipherlearn.errors import (
+    CalibrationWarning,
+    CipherlearnError,
+    EncryptedOperandError,
+    ModelError,
+    UnsupportedAttributeError,
+)
+from cipherlearn.onnx import Graph, Node, execute, intermediate_values
+from cipherlearn.quantization.base_quantized_op import QuantizedOp, observed_values
+from cipherlearn.quantization.mixing import QuantizedMixingOp
+from cipherlearn.quantization.quantized_array import QuantizedArray
+from cipherlearn.quantization.quantized_ops import quantized_class
+from cipherlearn.quantization.quantizers import UniformQuantizer
+
+if TYPE_CHECKING:
+    from cipherlearn.quantization.post_training import ONNXConverter
+
+
+class Walk:
+    """One pass over a graph, in topological order, with calibration data.
+
+    Parameters
+    ----------
+    converter : ONNXConverter
+        Decides how constants and operands are quantized.
+    graph : Graph
+        The float model.
+    data : list of numpy.ndarray of float64
+        Calibration data, one array an input.
+
+    Attributes
+    ----------
+    layers : dict
+        Output tensor -> (input tensors, quantized operator).
+    parameters : dict
+        Constants as the operators hold them.
+    """
+
+    def __init__(self, converter: ONNXConverter, graph: Graph, data: list[np.ndarray]) -> None:
+        self.converter = converter
+        self.graph = _with_constant_bias(graph)
+        self.layers: dict[str, tuple[tuple[str, ...], QuantizedOp]] = {}
+        self.parameters: dict[str, Any] = {}
+        self._shapes = _sample_shapes(self.graph, data)
+        self._quantized: dict[str, QuantizedArray] = {}
+        self._floats: dict[str, np.ndarray] = {}
+        self._producers: dict[str, frozenset[str]] = {}
+        # Inputs, and what is one moved: quantized by the client.
+        self._from_client = set(graph.input_names)
+        for info, array in zip(graph.inputs, data, strict=True):
+            self._floats[info.name] = array
+            self._quantized[info.name] = self._input(array)
+            self._producers[info.name] = frozenset({info.name})
+
+    def _input(self, array: np.ndarray) -> QuantizedArray:
+        sample = self.converter.quantize_input(array)
+        # From here on the client's integers are what there is: calibrate on what they stand for.
+        known = sample.quantizer
+        return QuantizedArray(
+            sample.n_bits, sample.qvalues, False, options=known, stats=known, params=known
+        )
+
+    def quantizers(self, names: tuple[str, ...]) -> list[UniformQuantizer]:
+        """Quantizers of inputs or outputs."""
+        return [self._quantized[name].quantizer for name in names]
+
+    def run(self) -> None:
+        """Quantize all layers.
+
+        Raises
+        ------
+        ModelError
+            If a node cannot be quantized; the message names it.
+        """
+        for node in self.graph.nodes:
+            self._visit(node)
+
+    def _visit(self, node: Node) -> None:
+        try:
+            self._quantize(node)
+        except CipherlearnError as error:
+            if repr(node.name) in str(error):
+                raise
+            raise type(error)(f"node {node.name!r} ({node.op}): {error}") from error
+
+    def _quantize(self, node: Node) -> None:
+        outputs = [name for name in node.outputs if name]
+        if len(outputs) != 1:
+            raise UnsupportedAttributeError(
+                f"{len(outputs)} outputs are used ({', '.join(outputs)}); only operators with one "
+                "output can be quantized"
+            )
+        variable = tuple(name for name in node.inputs if name in self._quantized)
+        if not variable:
+            raise ModelError("its operands are constants: simplify the model first")
+        op = self._make(node, variable)
+        output = outputs[0]
+        result = op.calibrate(*(self._calibration_values(name) for name in variable))
+        operands = [self._quantized[name] for name in variable]
+        if isinstance(op, QuantizedMixingOp):
+            shapes = [self._shapes[name] for name in variable]
+            op.calibrate_accumulator(*operands, sample_shapes=shapes)
+        self._quantized[output] = op(*operands)
+        self._floats[output] = result
+        self._producers[output] = self._producers_of(node, op, variable)
+        if op.moves_elements() and self._from_client.issuperset(variable):
+            self._from_client.add(output)
+        self.layers[output] = (variable, op)
+
+    def _calibration_values(self, name: str) -> np.ndarray:
+        if self.converter.calibrates_on_quantized_data:
+            return np.asarray(observed_values(self._quantized[name]))
+        return self._floats[name]
+
+    def _make(self, node: Node, variable: tuple[str, ...]) -> QuantizedOp:
+        kind = quantized_class(node.op)
+        self._check_raw_operands(node)
+        converter = self.converter
+        by_client = self._from_client.issuperset(variable)
+        n_bits = converter.n_bits_model_inputs if by_client else converter.n_bits_op_inputs
+        values = [np.asarray(self._quantized[name].values) for name in variable]
+        options: dict[str, Any] = {
+            "n_bits_output": converter.n_bits_model_outputs,
+            "op_instance_name": node.name,
+            "int_input_names": set().union(*(self._producers[name] for name in variable)),
+            "constant_inputs": self._constants(node),
+            "input_quant_opts": converter.options_for_inputs(n_bits, values),
+            "opset": self.graph.opset,
+            **node.attributes,
+        }
+        if issubclass(kind, QuantizedMixingOp):
+            options["rounding_threshold_bits"] = converter.rounding
+        op = kind(**options)
+        op.integer_operands = self._integer_operands(node)
+        op.produces_graph_output = node.outputs[0] in self.graph.output_names
+        if isinstance(op, QuantizedMixingOp):
+            op.feeds_lookup = self._is_looked_up(node.outputs[0])
+        if not op.can_fuse() and not op.moves_elements():
+            self._quantize_constants(op, node)
+            for position, name in enumerate(node.inputs):
+                if name in self._quantized and _has_own_scale(op, position):
+                    found = converter.operand_quantizer(self._quantized[name], name, n_bits)
+                    op.set_operand_quantizer(position, found)
+        return op
+
+    def _integer_operands(self, node: Node) -> dict[int, np.dtype[Any]]:
+        declared = {
+            position: self.graph.dtypes.get(name)
+            for position, name in enumerate(node.inputs)
+            if name in self._quantized
+        }
+        return {
+            i: dtype for i, dtype in declared.items() if dtype is not None and dtype.kind != "f"
+        }
+
+    def _check_raw_operands(self, node: Node) -> None:
+        for position in ops.get(node.op).raw_inputs:
+            if position < len(node.inputs) and node.inputs[position] in self._quantized:
+                name = ops.get(node.op).signature(self.graph.opset).operand(position).name
+                raise EncryptedOperandError(
+                    f"the operand {name!r} ({node.inputs[position]}) depends on an input of the "
+                    "model; it must be a constant"
+                )
+
+    def _is_looked_up(self, tensor: str) -> bool:
+        """Whether anything but outputs reads a tensor, if need be moved."""
+        return any(
+            ops.get(reader.op).kind is not ops.Kind.MOVEMENT
+            or any(self._is_looked_up(name) for name in reader.outputs if name)
+            for reader in self.graph.consumers(tensor)
+        )
+
+    def _constants(self, node: Node) -> dict[int | str, Any]:
+        constants: dict[int | str, Any] = {}
+        for position, name in enumerate(node.inputs):
+            if name in self.graph.constants:
+                value = self.graph.constants[name]
+                constants[position] = value.astype(np.float64) if value.dtype.kind == "f" else value
+                self.parameters.setdefault(name, value)
+            elif not name:
+                constants[position] = None
+        return constants
+
+    def _quantize_constants(self, op: QuantizedOp, node: Node) -> None:
+        form = op.form if isinstance(op, QuantizedMixingOp) else None
+        kept = ops.get(node.op).raw_inputs | (form.real_inputs if form else frozenset())
+        for position, value in op.constant_inputs.items():
+            if position not in kept and value is not None:
+                name = node.inputs[position]
+                op.constant_inputs[position] = self.converter.quantize_constant(value, name)
+                self.parameters[name] = op.constant_inputs[position]
+
+    def _producers_of(
+        self, node: Node, op: QuantizedOp, variable: tuple[str, ...]
+    ) -> frozenset[str]:
+        """Names of the integer values that the output is an element-wise function of."""
+        if not op.can_fuse():
+            return frozenset({node.outputs[0]})
+        union = frozenset().union(*(self._producers[name] for name in variable))
+        if not op.moves_elements():
+            return union
+        # The same movement of the same value is the same value again.
+        shape = self._shapes[variable[0]]
+        text = repr((node.op, shape, sorted(node.attributes.items()), _digest(op)))
+        return frozenset(f"{text}({name})" for name in union)
+
+
+def _has_own_scale(op: QuantizedOp, position: int) -> bool:
+    form = op.form if isinstance(op, QuantizedMixingOp) else None
+    return form is None or not (form.common_scale or position in form.prepare)
+
+
+def check_outputs(graph: Graph) -> None:
+    """Raise `ModelError` if an output does not depend on any input."""
+    dependent = set(graph.input_names)
+    for node in graph.nodes:
+        if ops.get(node.op).kind is not ops.Kind.CONSTANT and dependent.intersection(node.inputs):
+            dependent.update(node.outputs)
+    constant = [repr(name) for name in graph.output_names if name not in dependent]
+    if constant:
+        raise ModelError(
+            f"constant output: {', '.join(constant)} depends on no input of the model. Remove it, "
+            "there is nothing to encrypt"
+        )
+
+
+def check_rows(graph: Graph, data: list[np.ndarray]) -> None:
+    """Check that the float model gives a result for each row, and gives it for each row alone.
+
+    Raises
+    ------
+    ModelError
+        If the rows of an output are not those of the inputs, or depend on each other.
+    """
+    rows = data[0].shape[0]
+    together = execute(graph, *data)
+    first = execute(graph, *(array[:1] for array in data))
+    last = execute(graph, *(array[-1:] for array in data))
+    for name, batch, row, other in zip(graph.output_names, together, first, last, strict=True):
+        if not np.ndim(row) or row.shape[0] != 1 or batch.shape != (rows, *row.shape[1:]):
+            raise ModelError(
+                f"the output {name!r} has shape {batch.shape} for {rows} rows: the first axis must "
+                "be that of the rows. Do not transpose or flatten the batch axis away"
+            )
+        # Sums in another order may move one row across a step; not two.
+        if not _is_close(batch[:1], row) and not _is_close(batch[-1:], other):
+            raise ModelError(
+                f"the output {name!r} of a row depends on the other rows of its batch: encrypted "
+                "rows are computed one by one, so the model must treat every row alike"
+            )
+        missing = int(np.count_nonzero(~np.isfinite(np.asarray(batch, dtype=np.float64))))
+        if missing:
+            warnings.warn(
+                f"the float model's output {name!r} is NaN or infinite for {missing} of "
+                f"{batch.size} calibration values; no encrypted result can stand for these",
+                CalibrationWarning,
+                stacklevel=2,
+            )
+
+
+def _is_close(left: np.ndarray, right: np.ndarray) -> bool:
+    return bool(np.isclose(left, right, rtol=1e-3, atol=1e-5, equal_nan=True).all())
+
+
+def _sample_shapes(graph: Graph, data: list[np.ndarray]) -> dict[str, tuple[int, ...]]:
+    """Shape of every tensor for one row."""
+    values = intermediate_values(graph, *(array[:1] for array in data))
+    return {name: np.shape(value) for name, value in values.items()}
+
+
+def _with_constant_bias(graph: Graph) -> Graph:
+    """Gemm with a third operand that is no constant, as a product and a sum."""
+    constants = dict(graph.constants)
+    nodes = [part for node in graph.nodes for part in _plain_gemm(node, constants)]
+    return replace(graph, nodes=tuple(nodes), constants=constants)
+
+
+def _plain_gemm(node: Node, constants: dict[str, np.ndarray]) -> Iterator[Node]:
+    bias = node.inputs[2] if node.op == "Gemm" and len(node.inputs) > 2 else ""
+    if not bias or bias in constants:
+        yield node
+        return
+    product, scaled, factor = (f"{node.outputs[0]}/{part}" for part in ("product", "bias", "beta"))
+    attributes = dict(node.attributes)
+    constants[factor] = np.asarray(attributes.pop("beta", 1.0), dtype=np.float32)
+    yield Node("Gemm", f"{node.name}/product", node.inputs[:2], (product,), attributes)
+    yield Node("Mul", f"{node.name}/beta", (bias, factor), (scaled,))
+    yield Node("Add", f"{node.name}/sum", (product, scaled), node.outputs)
+
+
+def _digest(op: QuantizedOp) -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    for position, value in sorted(op.constant_inputs.items()):
+        array = np.ascontiguousarray(() if value is None else value)
+        digest.update(f"{position}{array.shape}{array.dtype}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,37 @@
+"""The Python blocks of README and docs run, in order, each page in one namespace."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = ["README.md", "docs/extending.md"]
+
+
+def blocks(page: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_examples_run(page: str, capsys: pytest.CaptureFixture[str]) -> None:
+    namespace: dict[str, Any] = {}
+    found = blocks(page)
+    assert found
+    for text in found:
+        exec(compile(text, page, "exec"), namespace)  # noqa: S102 - our own pages
+    assert "[" in capsys.readouterr().out  # every page prints an encrypted result
+
+
+def test_the_readme_example_is_ten_lines() -> None:
+    lines = [line for line in blocks("README.md")[0].splitlines() if line.strip()]
+    assert len(lines) <= 10
+
+
+def test_links_point_to_files() -> None:
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
