@@ -167,6 +167,14 @@ def test_inputs_that_do_not_fit_are_refused(
         evaluate(small_circuit(), *inputs)
 
 
+def test_inputs_without_axes_need_rows() -> None:
+    builder = Builder()
+    circuit = builder.finish([builder.input("x", (), 0, 9) + 1])
+    assert evaluate(circuit, np.array([3, 9])).outputs[0].tolist() == [4, 10]
+    with pytest.raises(InvalidShapeError, match=r"must be \(rows\)"):
+        evaluate(circuit, np.array(3))
+
+
 def test_other_semantics_compute_what_may_err_and_nothing_else() -> None:
     builder = Builder()
     x = builder.input("x", (2, 2), 0, 3)

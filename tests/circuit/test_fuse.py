@@ -7,7 +7,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from cipherlearn.circuit import Builder, Circuit, IntValue, count_lookups, evaluate, fuse, ir
+from cipherlearn.circuit import (
+    Builder,
+    Circuit,
+    Interval,
+    IntValue,
+    Node,
+    count_lookups,
+    evaluate,
+    fuse,
+    ir,
+)
 from cipherlearn.circuit import fuse as fuse_function
 from tests.circuit.programs import (
     add_constant,
@@ -246,6 +256,18 @@ def test_entries_that_never_occur_may_be_huge() -> None:
     assert_same_results(circuit, fused, 0)
     assert widths(circuit) == {63: 2}
     assert widths(fused) == {10: 2}
+
+
+def test_circuits_that_no_builder_made() -> None:
+    whole, known = Interval.full((2,), 0, 3), Interval.constant(np.array([5, 5]))
+    nodes = (
+        Node(ir.Input("x", (2,), 0, 3), (), whole, encrypted=True),
+        Node(ir.Constant(np.array([5, 5])), (), known, encrypted=False),
+        Node(ir.Maximum(), (1, 1), known, encrypted=False),
+        Node(ir.Add(), (0, 2), Interval.full((2,), 5, 8), encrypted=True),
+    )
+    circuit = Circuit(nodes, (3,))
+    assert_same_results(circuit, fuse(circuit), 0)
 
 
 def test_labels_stay() -> None:

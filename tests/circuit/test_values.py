@@ -413,6 +413,11 @@ def test_constants_that_differ_stay_out_of_a_common_table() -> None:
     assert lookup.table.size == lookup.table.shape[0]
 
 
+def test_equal_constants_join_a_common_table() -> None:
+    (lookup,) = lookups(trace(lambda x: np.rint((x + np.full((2, 3), 4)) * 0.3).astype(np.int64)))
+    assert lookup.table.size == lookup.table.shape[0] == HI - LO + 1
+
+
 def test_rounding_of_multiples_is_nothing() -> None:
     builder = Builder()
     x = builder.input("x", (2,), 0, 99)

@@ -19,7 +19,7 @@ class Case:
     """How to try one operator on a float input x.
 
     Data is uniform in [lo, hi], or lies around integers where results jump (``whole``). The
-    operator reads x after a Cast to ``dtype``; its result is cast to float if it is of another type.
+    operator reads x after a Cast to ``dtype``; a result of another type is cast back to float.
     """
 
     lo: float = -2.0

@@ -60,7 +60,7 @@ def test_illegal_widths(given_bits: Any, message: str) -> None:
 
 
 def test_unknown_keys_are_listed_with_the_known_ones() -> None:
-    with pytest.raises(UnknownKeyError, match="'op_leaves', 'x'.*'model_inputs'") as caught:
+    with pytest.raises(UnknownKeyError, match=r"'op_leaves', 'x'.*'model_inputs'") as caught:
         get_n_bits_dict({"op_inputs": 4, "op_weights": 4, "x": 1, "op_leaves": 2})
     assert isinstance(caught.value, KeyError)
 
@@ -124,5 +124,5 @@ def test_illegal_rounding(rounding: Any, message: str) -> None:
 
 
 def test_unknown_keys_of_rounding_are_listed() -> None:
-    with pytest.raises(UnknownKeyError, match="'bits'.*'n_bits' and 'method'"):
+    with pytest.raises(UnknownKeyError, match=r"'bits'.*'n_bits' and 'method'"):
         process_rounding_threshold_bits({"n_bits": 4, "bits": 5})

@@ -25,6 +25,10 @@ from cipherlearn.errors import CompilationError, LookupWidthError
 #: The widest table look-up that an engine is asked for.
 MAXIMUM_LOOKUP_WIDTH = 16
 
+#: Approximate rounding removes at least as many bits. The engine decides half a unit too high; with
+#: so many bits below the decision that is nothing, with one or two it is most of the error margin.
+LEAST_ROUNDED_BITS = 8
+
 #: An element-wise function of integers: shape (n, *columns) to the same shape.
 Function = Callable[[IntArray], IntArray]
 
@@ -48,13 +52,26 @@ class Legalized:
     output_offsets: tuple[IntArray, ...]
 
 
-def legalize(circuit: ir.Circuit) -> Legalized:
+def legalize(circuit: ir.Circuit, narrowed: frozenset[int] = frozenset()) -> Legalized:
     """Rewrite a circuit for an engine that adds for free and reads unsigned integers.
+
+    Parameters
+    ----------
+    circuit : Circuit
+    narrowed : frozenset of int, default=frozenset()
+        Positions of nodes whose look-ups read a value that is wider for another reader: they read
+        it through a rounding that changes nothing.
+
+    Returns
+    -------
+    Legalized
 
     Raises
     ------
     CompilationError
         If an output is constant, or a primitive has no encrypted form.
+    LookupWidthError
+        If a look-up reads more than 16 bits.
     """
     for name, node in zip(circuit.output_names, circuit.output_nodes, strict=True):
         if node.interval.is_constant:
@@ -63,7 +80,7 @@ def legalize(circuit: ir.Circuit) -> Legalized:
                 "does not depend on the encrypted inputs. Compute it in the clear, or check the "
                 "weights and the calibration data of that layer"
             )
-    return _Rewriter(circuit).run()
+    return _Rewriter(circuit, narrowed).run()
 
 
 def describe(circuit: ir.Circuit, position: int) -> str:
@@ -80,8 +97,9 @@ class _Rewriter:
     rounding into its own form.
     """
 
-    def __init__(self, circuit: ir.Circuit) -> None:
+    def __init__(self, circuit: ir.Circuit, narrowed: frozenset[int]) -> None:
         self.circuit = circuit
+        self.narrowed = narrowed
         self.builder = Builder()
         self.values: dict[int, IntValue] = {}
 
@@ -191,7 +209,7 @@ class _Rewriter:
         """
         limits = columns.clip(interval)
         lsbs = (interval.step & -interval.step).bit_length() - 1
-        if lsbs:
+        if lsbs or int(self.builder.label) in self.narrowed:
             unneeded = ir.Round(lsbs, exact=False)
             return self._read_rounded(value, interval, unneeded, function, columns, limits)
         offset = columns.lowest(interval.lo)
@@ -214,10 +232,13 @@ class _Rewriter:
         step = 1 << primitive.lsbs
         offset = columns.lowest(interval.lo) // step * step
         moved = _shifted(value, interval, offset)
+        if not primitive.exact and primitive.lsbs < LEAST_ROUNDED_BITS:
+            moved = moved * (1 << LEAST_ROUNDED_BITS - primitive.lsbs)
+            primitive = ir.Round(LEAST_ROUNDED_BITS, exact=False)
         rounded = self.builder.add(primitive, moved)
         rows = columns.rows(self._checked(top_step(moved.interval, primitive), interval) + 1)
         table = _tabulate(function, rows * step + offset, limits)
-        return self.builder.add(ir.Lookup(table, 0, step), rounded)
+        return self.builder.add(ir.Lookup(table, 0, 1 << primitive.lsbs), rounded)
 
     def _checked(self, top: int, interval: Interval) -> int:
         width = width_of(0, top)

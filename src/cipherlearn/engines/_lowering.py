@@ -198,19 +198,13 @@ def _convolve(lowering: Lowering, node: ir.Node, image: Any, kernel: IntArray) -
     space = kernel.ndim - 2
     if space > 2:
         return _convolve_by_product(node, image, kernel)
-    # The engine knows two dimensions; a line is an image of height one.
+    # The engine knows two dimensions, and no padding; a line is an image of height one.
     lead = (0,) * (2 - space)
-    begin, end = lead + tuple(primitive.pads[:space]), lead + tuple(primitive.pads[space:])
     ones = (1,) * len(lead)
-    image = image.reshape((*image.shape[:2], *ones, *image.shape[2:]))
-    if begin != end:
-        # The engine's own evaluation, which it insists on, refuses such padding.
-        image = _padded(image, begin, end)
-        begin = end = (0, 0)
+    begin, end = lead + tuple(primitive.pads[:space]), lead + tuple(primitive.pads[space:])
     result = lowering.fhe.conv(
-        image,
+        _padded(image.reshape((*image.shape[:2], *ones, *image.shape[2:])), begin, end),
         kernel.reshape(*kernel.shape[:2], *ones, *kernel.shape[2:]),
-        pads=begin + end,
         strides=ones + tuple(primitive.strides),
         dilations=ones + tuple(primitive.dilations),
         group=primitive.groups,

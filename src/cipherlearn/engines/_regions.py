@@ -126,7 +126,8 @@ def _leaders(circuit: ir.Circuit) -> list[int]:
 
     for position, node in enumerate(circuit.nodes):
         if node.encrypted and not isinstance(node.primitive, _BOUNDARIES):
+            # A clear value that two regions read makes one of them: the engine gives it one width.
             for index in node.inputs:
-                if circuit.nodes[index].encrypted:
+                if not circuit.nodes[index].is_constant:
                     parent[find(behind(circuit, index))] = find(position)
     return [find(position) for position in range(len(circuit.nodes))]

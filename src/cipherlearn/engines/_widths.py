@@ -30,16 +30,7 @@ def width_passes(lowering: Lowering, processor: Any, integer: Any) -> tuple[Any,
 
         def apply(self, graph: Any) -> None:
             for node in graph.query_nodes(ordered=True):
-                if node.operation.value == "constant":
-                    width = _width_of_reader(node, graph, lowering)
-                    measured = node.output.dtype
-                    if lowering.reduce and width is not None and measured.bit_width > width:
-                        # Reduced integers use the padding bit, which the engine adds by itself.
-                        node.output.dtype = integer(measured.is_signed, width)
-                elif node.output.is_encrypted:
-                    bits = _bits_to_declare(node, graph, lowering)
-                    node.bounds = (np.int64(0), np.int64(2**bits - 1))
-                    node.output.dtype = integer(False, bits)
+                _set_width(node, graph, lowering, integer)
                 for reader in graph.graph.successors(node):
                     for edge in graph.graph.get_edge_data(node, reader).values():
                         reader.inputs[edge["input_idx"]] = node.output
@@ -59,6 +50,22 @@ def width_passes(lowering: Lowering, processor: Any, integer: Any) -> tuple[Any,
                     )
 
     return SetWidths(), CheckWidths()
+
+
+def _set_width(node: Any, graph: Any, lowering: Lowering, integer: Any) -> None:
+    if node.operation.value == "constant":
+        width = _width_of_reader(node, graph, lowering)
+        measured = node.output.dtype
+        if lowering.reduce and width is not None and measured.bit_width > width:
+            # Reduced integers use the padding bit, which the engine adds by itself.
+            node.output.dtype = integer(measured.is_signed, width)
+    elif node.output.is_encrypted:
+        bits = _bits_to_declare(node, graph, lowering)
+        node.bounds = (np.int64(0), np.int64(2**bits - 1))
+        node.output.dtype = integer(False, bits)
+    elif node in lowering.declared:
+        # Clear values may be negative: the engine gives them one bit more than declared.
+        node.output.dtype = integer(True, lowering.declared[node])
 
 
 def _bits_to_declare(node: Any, graph: Any, lowering: Lowering) -> int:

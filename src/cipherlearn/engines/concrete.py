@@ -23,9 +23,9 @@ import numpy as np
 from cipherlearn.circuit import ir, kernels
 from cipherlearn.engines._diagnose import explain_no_parameters
 from cipherlearn.engines._environment import missing_companion, missing_instructions
-from cipherlearn.engines._legalize import MAXIMUM_LOOKUP_WIDTH, Legalized, describe, legalize
+from cipherlearn.engines._legalize import MAXIMUM_LOOKUP_WIDTH, Legalized, legalize
 from cipherlearn.engines._lowering import Lowering
-from cipherlearn.engines._regions import Regions, behind, find_regions
+from cipherlearn.engines._regions import Regions, find_regions
 from cipherlearn.engines._widths import width_passes
 from cipherlearn.engines.base import CompileOptions, Engine, IntArray, Program
 from cipherlearn.errors import (
@@ -36,7 +36,6 @@ from cipherlearn.errors import (
     InvalidParameterError,
     InvalidShapeError,
     InvalidTypeError,
-    LookupWidthError,
     NoParametersError,
     SelfCheckError,
 )
@@ -85,9 +84,7 @@ class ConcreteEngine(Engine):
         chosen = CompileOptions() if options is None else options
         self.check_available()
         configuration, modular = _configuration(chosen)
-        legal = legalize(circuit)
-        regions = find_regions(legal.circuit)
-        _check_widths(circuit, legal, regions)
+        legal, regions = _fitted(circuit)
         try:
             compiled = _compile(legal, regions, configuration, chosen, modular)
             if compiled.reduced and compiled.figures["packing_key_switch_count"]:
@@ -324,23 +321,22 @@ def _configuration(options: CompileOptions) -> tuple[Any, bool]:
     return own, own.parameter_selection_strategy == multi and not own.single_precision
 
 
-def _check_widths(given: ir.Circuit, legal: Legalized, regions: Regions) -> None:
-    """Raise if a look-up reads a value that is too wide because of what else it is used for."""
-    nodes = legal.circuit.nodes
-    for node in nodes:
-        if not node.encrypted or not isinstance(node.primitive, ir.Lookup):
-            continue
-        operand = behind(legal.circuit, node.inputs[0])
-        width = regions.width[operand]
-        if isinstance(nodes[operand].primitive, ir.Round) or width <= MAXIMUM_LOOKUP_WIDTH:
-            continue
-        reader = nodes[regions.widest[operand]]
-        raise LookupWidthError(
-            f"{describe(given, int(node.label))} reads a value that is also part of "
-            f"{describe(given, int(reader.label))}, which needs {width} bits; a look-up reads at "
-            f"most {MAXIMUM_LOOKUP_WIDTH}. Use fewer bits (n_bits) or round the accumulators "
-            "(rounding_threshold_bits)"
-        )
+def _fitted(circuit: ir.Circuit) -> tuple[Legalized, Regions]:
+    """The rewritten circuit, so that every look-up reads a value of at most 16 bits."""
+    narrowed: frozenset[int] = frozenset()
+    while True:
+        legal = legalize(circuit, narrowed)
+        regions = find_regions(legal.circuit)
+        nodes = legal.circuit.nodes
+        too_wide = {
+            int(nodes[reader].label)
+            for reader, operand in regions.read
+            if isinstance(nodes[reader].primitive, ir.Lookup)
+            and regions.width[operand] > MAXIMUM_LOOKUP_WIDTH
+        }
+        if too_wide <= narrowed:
+            return legal, regions
+        narrowed |= too_wide
 
 
 def _compile(

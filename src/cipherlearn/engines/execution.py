@@ -70,7 +70,8 @@ def run_circuit(
     Returns
     -------
     Evaluation
-        Overflows are those of the exact evaluation, in every mode.
+        Encrypted values cannot be looked at: overflows of ``"execute"`` are those of the exact
+        evaluation.
 
     Raises
     ------

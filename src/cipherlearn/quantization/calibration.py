@@ -47,9 +47,9 @@ def check_calibration_data(graph: Graph, arrays: Sequence[np.ndarray]) -> list[n
     for info in graph.inputs:
         if info.shape is not None and info.shape and isinstance(info.shape[0], int):
             raise ModelError(
-                f"the model is made for batches of {info.shape[0]} rows, and treats the rows of a "
-                "batch differently. Encrypted rows are computed one by one: export it for one row, "
-                "or with an open batch size"
+                f"the model takes batches of {info.shape[0]} rows only, and cannot be opened for "
+                "other sizes: its rows are not treated alike. Encrypted rows are computed one by "
+                "one; export the model with an open batch size"
             )
     check_inputs(graph, checked)
     return checked

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cipherlearn.circuit import Builder, Interval, evaluate
+from cipherlearn.quantization import Rounding
+from cipherlearn.quantization.accumulators import AccumulatorPlan, Observed, plan_accumulator
+
+
+def interval(lo: list[int], hi: list[int]) -> Interval:
+    return Interval(np.array([lo]), np.array([hi]))
+
+
+@st.composite
+def situations(draw: st.DrawFn) -> tuple[Interval, np.ndarray]:
+    """Proved ranges of three channels, and a batch of accumulators inside them."""
+    lo = draw(st.lists(st.integers(-5000, 5000), min_size=3, max_size=3))
+    span = draw(st.lists(st.integers(0, 20000), min_size=3, max_size=3))
+    proved = interval(lo, [a + b for a, b in zip(lo, span, strict=True)])
+    shares = draw(st.lists(st.floats(0, 1), min_size=6, max_size=30))
+    rows = len(shares) // 3
+    places = np.array(shares[: 3 * rows]).reshape(rows, 3)
+    return proved, (proved.lo + places * (proved.hi - proved.lo)).astype(np.int64)
+
+
+@given(situations(), st.sampled_from([None, 2, 5, 8]), st.booleans())
+def test_what_was_observed_fits_the_plan(
+    situation: tuple[Interval, np.ndarray], bits: int | None, exact: bool
+) -> None:
+    proved, values = situation
+    rounding = None if bits is None else Rounding(bits, exact)
+    plan = plan_accumulator(proved, Observed.of(values, -1), rounding)
+    placed = plan.place(values)
+    np.testing.assert_array_equal(placed, plan.factor * values + plan.offset)
+    read = plan.round(placed)
+    assert placed.min() >= 0
+    if bits is not None and plan.lsbs:
+        assert np.all(read % 2**plan.lsbs == 0)
+        assert read.max() >> plan.lsbs < 2**bits
+        assert np.abs(read - placed).max() <= 2 ** (plan.lsbs - 1)
+    else:
+        np.testing.assert_array_equal(read, placed)
+
+
+@given(situations(), st.sampled_from([None, 2, 5, 8]))
+def test_a_proved_plan_holds_for_all_that_is_possible(
+    situation: tuple[Interval, np.ndarray], bits: int | None
+) -> None:
+    proved, values = situation
+    plan = plan_accumulator(
+        proved, Observed.of(values, -1), None if bits is None else Rounding(bits)
+    )
+    ends = np.stack([proved.lo, proved.hi]).reshape(2, 3)
+    raw = plan.factor * ends + plan.offset
+    if plan.is_proved:
+        assert raw.min() >= 0
+    else:
+        assert plan.lo is not None
+        assert plan.hi is not None
+        assert plan.hi.max() < proved.max - proved.min or plan.lsbs
+        np.testing.assert_array_equal(plan.place(ends), np.clip(raw, plan.lo, plan.hi))
+
+
+@given(situations(), st.sampled_from([None, 3, 6]))
+def test_circuits_and_arrays_follow_the_same_plan(
+    situation: tuple[Interval, np.ndarray], bits: int | None
+) -> None:
+    proved, values = situation
+    plan = plan_accumulator(
+        proved, Observed.of(values, -1), None if bits is None else Rounding(bits)
+    )
+    builder = Builder()
+    source = builder.input("x", (1, 3), proved.min, proved.max)
+    circuit = builder.finish([plan.round(plan.place(source))])
+    expected = plan.round(plan.place(values))
+    np.testing.assert_array_equal(evaluate(circuit, values[:, None]).outputs[0][:, 0], expected)
+
+
+def test_ranges_are_widened_by_a_margin() -> None:
+    values = np.array([[0, 100], [1000, 100], [500, 100]])
+    observed = Observed.of(values, -1)
+    assert observed.lo.shape == (1, 2)
+    assert observed.lo[0, 0] <= -50
+    assert observed.hi[0, 0] >= 1050
+    np.testing.assert_array_equal([observed.lo[0, 1], observed.hi[0, 1]], [100, 100])
+    together = Observed.of(values, None)
+    assert together.lo.shape == (1, 1)
+    assert together.lo.item() <= -50
+
+
+def test_the_proved_range_is_kept_where_the_observed_one_saves_no_bit() -> None:
+    proved = interval([-8, -8], [7, 7])
+    plan = plan_accumulator(proved, Observed(np.array([[-7, -7]]), np.array([[6, 6]])), None)
+    assert plan.is_proved
+    np.testing.assert_array_equal(plan.offset, [[8, 8]])
+    narrow = plan_accumulator(proved, Observed(np.array([[-3, -2]]), np.array([[3, 3]])), None)
+    assert not narrow.is_proved
+    assert narrow.hi is not None
+    assert narrow.hi.max() == 7
+
+
+def test_narrow_accumulators_are_not_rounded() -> None:
+    proved = interval([0, 0], [15, 15])
+    plan = plan_accumulator(proved, Observed(proved.lo, proved.hi), Rounding(4))
+    assert plan.lsbs == 0
+
+
+def test_channels_of_different_ranges_fill_the_same_steps() -> None:
+    lo, hi = np.array([[-1000, -100]]), np.array([[1000, 100]])
+    proved = interval([-4000, -400], [4000, 400])
+    plan = plan_accumulator(proved, Observed(lo, hi), Rounding(4))
+    assert plan.factor[0, 1] > 8 * plan.factor[0, 0]
+    placed = plan.factor * np.stack([lo[0], hi[0]]) + plan.offset
+    steps = (placed >> plan.lsbs).max(axis=0) - (placed >> plan.lsbs).min(axis=0)
+    assert steps.min() >= 12
+
+
+def test_channels_of_no_range_do_no_harm() -> None:
+    proved = interval([0, -900], [0, 900])
+    plan = plan_accumulator(
+        proved, Observed(np.array([[0, -500]]), np.array([[0, 500]])), Rounding(3)
+    )
+    assert np.isfinite(plan.factor).all()
+    assert plan.place(np.array([[0, 500]])).max() < 2 ** (3 + plan.lsbs)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_an_empty_plan_changes_nothing(exact: bool) -> None:
+    one = np.ones((1, 1), dtype=np.int64)
+    plan = AccumulatorPlan(one, 0 * one, None, None, exact=exact)
+    values = np.array([[3, -4]])
+    assert plan.round(plan.place(values)) is values
