@@ -118,6 +118,14 @@ def test_channels_of_different_ranges_fill_the_same_steps() -> None:
     assert steps.min() >= 12
 
 
+def test_channels_of_little_range_are_not_stretched_over_their_noise() -> None:
+    """A narrow range of large weights: a factor would amplify what the weights add of noise."""
+    lo, hi = np.array([[-1000, -1000, -2]]), np.array([[1000, 1000, 2]])
+    proved = interval([-4000] * 3, [4000] * 3)
+    plan = plan_accumulator(proved, Observed(lo, hi), Rounding(4))
+    assert plan.factor[0, 2] <= 2 * plan.factor[0, 0]
+
+
 def test_channels_of_no_range_do_no_harm() -> None:
     proved = interval([0, -900], [0, 900])
     plan = plan_accumulator(

@@ -9,6 +9,7 @@ from cipherlearn.errors import (
     CipherlearnError,
     InvalidParameterError,
     InvalidShapeError,
+    InvalidTypeError,
     NotCompiledError,
 )
 from cipherlearn.quantization import QuantizedModule
@@ -130,9 +131,12 @@ def test_the_table_is_printed_with_columns_and_notes(module: QuantizedModule) ->
     ("data", "options", "kind", "message"),
     [
         (X[:0], {}, InvalidShapeError, "at least one row"),
-        (X, {"y": LABELS[:3]}, InvalidShapeError, "60 rows were given with 3 labels"),
-        (X, {"n_fhe": -1}, InvalidParameterError, "between 0 and 60"),
-        (X, {"n_fhe": 61}, InvalidParameterError, "between 0 and 60"),
+        (X, {"y": LABELS[:3]}, InvalidShapeError, "60 rows were given with labels"),
+        (X, {"n_fhe": -1}, InvalidParameterError, "from 0 to 60"),
+        (X, {"n_fhe": "2"}, InvalidParameterError, "from 0 to 60"),
+        (X, {"y": np.array(["a"] * 60)}, InvalidTypeError, "give numbers"),
+        (X, {"y": np.zeros((60, 5))}, InvalidShapeError, "do not fit outputs"),
+        (X, {"n_fhe": 61}, InvalidParameterError, "from 0 to 60"),
         ((X, X), {}, InvalidShapeError, "2 arrays were given"),
     ],
 )

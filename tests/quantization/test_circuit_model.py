@@ -11,6 +11,8 @@ from cipherlearn.errors import (
     InvalidParameterError,
     InvalidShapeError,
     InvalidTypeError,
+    LookupWidthError,
+    ModelError,
     NotCompiledError,
     OverflowWarning,
     SelfCheckError,
@@ -208,6 +210,31 @@ def test_clear_inputs(wide: QuantizedModule) -> None:
         np.testing.assert_array_equal(found, truth[:4])
     wide.compile(engine="clear")
     assert [i.encrypted for i in wide.circuit.inputs] == [True, True]
+
+
+def test_outputs_of_clear_inputs_alone_are_refused() -> None:
+    model = make_model(
+        [node("Add", ["x", "z"], "s"), node("Relu", ["z"], "r")],
+        {"x": ["N", 4], "z": ["N", 4]},
+        ["s", "r"],
+    )
+    module = quantize(model, X, X)
+    with pytest.raises(ModelError, match="'r' does not depend on an encrypted input"):
+        module.compile(engine="clear", inputs_encryption_status=["encrypted", "clear"])
+    module.compile(engine="clear")
+    assert module.is_compiled
+
+
+def test_layers_too_wide_to_look_up_say_what_to_change() -> None:
+    model = make_model(
+        [node("Gemm", ["x", "w"], "h", name="wide"), node("Relu", ["h"], "y", name="positive")],
+        {"x": ["N", 64]},
+        ["y"],
+        {"w": weights(64, 2)},
+    )
+    module = quantize(model, normal(60, 64), n_bits=10)
+    with pytest.raises(LookupWidthError, match=r"positive needs .* 16 are possible.*n_bits.*round"):
+        module.compile(engine="clear")
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,7 @@ def test_too_many_levels_for_the_width_are_no_grid() -> None:
     assert grid_quantizer(unsigned, 3) is None
     assert grid_quantizer(unsigned - 0.5, 4) is None, "signed integers of 4 bits end at 7"
     assert grid_quantizer(np.arange(-8, 8) * 0.5, 4) is not None
+    assert grid_quantizer(np.arange(-8, 9) * 0.5, 4) is None
 
 
 def test_real_values_are_no_grid() -> None:

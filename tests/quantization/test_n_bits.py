@@ -107,6 +107,7 @@ def test_the_engines_own_names_of_methods() -> None:
     [
         (1, "between 2 and 8"),
         (9, "between 2 and 8"),
+        (Rounding(9), "between 2 and 8"),
         (4.0, "an integer from 2 to 8"),
         (True, "an integer from 2 to 8"),
         ("most", "an integer from 2 to 8"),

@@ -101,6 +101,12 @@ def test_a_range_of_small_values_has_steps() -> None:
     )
 
 
+def test_ranges_at_the_end_of_doubles_do_no_harm() -> None:
+    quantizer = fitted(0.0, 5e-324, 8)
+    assert quantizer.scale > 0
+    assert quantizer.quant([0.0, 5e-324]).tolist() == [0, 0]
+
+
 @pytest.mark.parametrize("n_bits", [2, 5, 8])
 def test_symmetric_integers_have_a_zero_point_of_0_and_mirror_each_other(n_bits: int) -> None:
     quantizer = fitted(-3.0, 2.0, n_bits, signed=True, symmetric=True)

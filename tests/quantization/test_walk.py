@@ -85,6 +85,30 @@ def test_rounding_is_left_out_where_no_look_up_follows() -> None:
     assert gemm.lsbs_to_remove > 2
 
 
+def test_channels_have_ranges_of_their_own_wherever_the_batch_axis_is() -> None:
+    module = quantize(DENSE["constant on the left"][0], X, rounding=4)
+    op = module.quant_layers_dict["a"][1]
+    assert op.plan.factor.shape == (6, 1)
+    dense = quantize(DENSE["dead channels"][0], X, rounding=4).quant_layers_dict["h"][1]
+    assert dense.plan.factor.shape == (1, 5)
+
+
+def test_different_movements_of_one_value_are_two_values() -> None:
+    cube = normal(ROWS, 2, 2, 2)
+    model = graph(
+        [
+            node("Relu", ["x"], "r"),
+            node("Transpose", ["r"], "a", perm=[0, 2, 1, 3]),
+            node("Transpose", ["x"], "b", perm=[0, 1, 3, 2]),
+            node("Sub", ["a", "b"], "y"),
+        ],
+        shape=(2, 2, 2),
+    )
+    module = quantize(model, cube)
+    check(module, cube)
+    expect_lookups(module, 8)
+
+
 def test_several_inputs_of_different_ranges() -> None:
     model = make_model(
         [node("Add", ["x", "z"], "s"), node("Sub", ["s", "t"], "y")],
@@ -335,3 +359,25 @@ def test_operators_that_only_read_shapes_are_refused_by_name() -> None:
     walk = Walk(PostTrainingAffineQuantization(8, None), Graph.from_model(model), [X[:, :2]])
     with pytest.raises(UnsupportedOperatorError, match=r"'extent'.*must be known"):
         walk.run()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("name", ["w", "b"])
+def test_constants_that_are_no_numbers_are_refused(name: str, value: float) -> None:
+    constants = {"w": W.copy(), "b": B.copy()}
+    constants[name].flat[0] = value
+    model = graph([node("Gemm", ["x", "w", "b"], "y")], **constants)
+    with (
+        pytest.warns(CalibrationWarning, match="float model's output 'y'"),
+        pytest.raises(ModelError, match=f"the constant '{name}' holds values that are NaN"),
+    ):
+        quantize(model, X)
+
+
+def test_infinite_constants_of_functions_are_legal() -> None:
+    model = graph(
+        [node("Clip", ["x", "low", "high"], "y")],
+        low=np.float32(-np.inf),
+        high=np.float32(0.5),
+    )
+    check(quantize(model, X), X)

@@ -14,7 +14,12 @@ import pytest
 import torch
 from torch import nn
 
-from cipherlearn.errors import InvalidParameterError, InvalidTypeError, ModelError
+from cipherlearn.errors import (
+    InvalidParameterError,
+    InvalidShapeError,
+    InvalidTypeError,
+    ModelError,
+)
 from cipherlearn.onnx import execute, prepare
 from cipherlearn.torch import export
 from cipherlearn.torch.export import to_onnx
@@ -59,6 +64,29 @@ class Broken(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         raise ValueError(f"cannot take {x.ndim} axes")
+
+
+class Shy(nn.Module):
+    """Runs, but not while somebody looks."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if torch.compiler.is_exporting() or torch.jit.is_tracing():
+            raise ValueError("not now")
+        return x
+
+
+class Contradictory(nn.Module):
+    """torch's current exporter writes a product of floats and integers for this one."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * torch.arange(1, 4.0)
+
+
+class Same(nn.Module):
+    """Returns its input, twice."""
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return x, x
 
 
 def agree(module: nn.Module, model: onnx.ModelProto, *inputs: torch.Tensor) -> None:
@@ -165,10 +193,28 @@ def test_decisions_on_values_are_refused() -> None:
 
 def test_both_reasons_are_shown() -> None:
     with pytest.raises(ModelError) as caught:
-        to_onnx(Broken(), torch.ones(1, 3))
+        to_onnx(Shy(), torch.ones(1, 3))
     message = str(caught.value)
-    assert "- the current exporter: ValueError: cannot take 2 axes" in message
-    assert "- the TorchScript exporter: ValueError: cannot take 2 axes" in message
+    assert "- the current exporter: ValueError: not now" in message
+    assert "- the TorchScript exporter: ValueError: not now" in message
+
+
+def test_a_module_that_cannot_run_is_no_matter_of_exporting() -> None:
+    with pytest.raises(ModelError, match=r"Broken does not run .*cannot take 2 axes"):
+        to_onnx(Broken(), torch.ones(1, 3))
+    with pytest.raises(InvalidShapeError, match=r"input: \(rows, 3\) of torch.float32"):
+        to_onnx(nn.Linear(4, 2), torch.ones(2, 3))
+
+
+@pytest.mark.parametrize("module", [Contradictory(), Same()])
+def test_graphs_that_contradict_themselves_are_mended(module: nn.Module) -> None:
+    x = torch.randn(2, 3)
+    results = execute(prepare(to_onnx(module, x)), x.numpy())
+    expected = module(x)
+    for result, known in zip(
+        results, expected if isinstance(expected, tuple) else (expected,), strict=True
+    ):
+        np.testing.assert_allclose(result, known.numpy(), rtol=1e-6)
 
 
 def test_nothing_is_said_and_nothing_global_changes(capfd: pytest.CaptureFixture[str]) -> None:

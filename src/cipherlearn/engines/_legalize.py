@@ -69,16 +69,16 @@ def legalize(circuit: ir.Circuit, narrowed: frozenset[int] = frozenset()) -> Leg
     Raises
     ------
     CompilationError
-        If an output is constant, or a primitive has no encrypted form.
+        If an output is constant.
     LookupWidthError
         If a look-up reads more than 16 bits.
     """
-    for name, node in zip(circuit.output_names, circuit.output_nodes, strict=True):
-        if node.interval.is_constant:
+    for name, position in zip(circuit.output_names, circuit.outputs, strict=True):
+        if circuit.nodes[position].interval.is_constant:
             raise CompilationError(
-                f"the output {name!r} is constant ({describe(circuit, circuit.outputs[0])}): it "
-                "does not depend on the encrypted inputs. Compute it in the clear, or check the "
-                "weights and the calibration data of that layer"
+                f"the output {name!r} is constant ({describe(circuit, position)}): it does not "
+                "depend on the encrypted inputs. Compute it in the clear, or check the weights and "
+                "the calibration data of that layer"
             )
     return _Rewriter(circuit, narrowed).run()
 
@@ -163,11 +163,6 @@ class _Rewriter:
             return self._elementwise_product(*operands)
         if isinstance(primitive, ir.MatMul) and all(encrypted):
             return self._matrix_product(*operands)
-        if isinstance(primitive, ir.Convolve) and encrypted[1]:
-            raise CompilationError(
-                f"{describe(self.circuit, position)} has an encrypted kernel; only constant "
-                "kernels can be used"
-            )
         return self.builder.add(primitive, *operands)
 
     def _rounding(self, position: int) -> int | None:

@@ -7,6 +7,7 @@ the name of its file. Everything else in cipherlearn meets engines through the c
 from __future__ import annotations
 
 import importlib
+import numbers
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -18,7 +19,12 @@ import numpy.typing as npt
 
 from cipherlearn.circuit import ir, simulate
 from cipherlearn.circuit.evaluate import check_inputs
-from cipherlearn.errors import EngineError, InvalidParameterError, InvalidShapeError
+from cipherlearn.errors import (
+    EngineError,
+    InvalidParameterError,
+    InvalidShapeError,
+    InvalidTypeError,
+)
 
 #: Error probability of one table look-up, where the caller sets none.
 DEFAULT_P_ERROR = 2.0**-40
@@ -62,6 +68,8 @@ class CompileOptions:
     InvalidParameterError
         If both or none of the probabilities are set, one lies outside of (0, 1), or the device is
         unknown.
+    InvalidTypeError
+        If a probability is not a number.
     """
 
     p_error: float | None = DEFAULT_P_ERROR
@@ -82,7 +90,11 @@ class CompileOptions:
             )
         for name in ("p_error", "global_p_error"):
             value = getattr(self, name)
-            if value is not None and not 0.0 < value < 1.0:
+            if value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, numbers.Real):
+                raise InvalidTypeError(f"{name} must be a number, not {value!r}")
+            if not 0.0 < float(value) < 1.0:
                 raise InvalidParameterError(f"{name} must lie between 0 and 1, not {value!r}")
         if self.device not in DEVICES:
             raise InvalidParameterError(

@@ -112,7 +112,10 @@ class AccumulatorPlan:
 
 
 def plan_accumulator(
-    proved: Interval, observed: Observed, rounding: Rounding | None
+    proved: Interval,
+    observed: Observed,
+    rounding: Rounding | None,
+    least_saving: float = 1,
 ) -> AccumulatorPlan:
     """Choose range, factor, offset and rounding of an accumulator.
 
@@ -126,6 +129,9 @@ def plan_accumulator(
         What calibration data showed.
     rounding : Rounding or None
         Bits to keep, if any.
+    least_saving : float, default=1
+        Bits that the observed range must save, unless the accumulator is rounded: outside of it,
+        encrypted results are wrong.
     """
     lo, hi = _proved_per_channel(proved, observed)
     narrow_lo = np.clip(observed.lo, lo, hi)
@@ -133,7 +139,7 @@ def plan_accumulator(
     if rounding is not None and _extent(narrow_lo, narrow_hi) >= 2 ** int(rounding.n_bits):
         return _rounded(lo, hi, narrow_lo, narrow_hi, rounding)
     width = _extent(narrow_lo, narrow_hi).bit_length()
-    if width >= _extent(lo, hi).bit_length():
+    if _extent(lo, hi).bit_length() - width < least_saving:
         return AccumulatorPlan(np.ones_like(lo), -lo, None, None)
     # The width is paid for whole: centre each channel in it, the slack is a free margin.
     top = 2**width - 1
@@ -146,9 +152,8 @@ def _rounded(
 ) -> AccumulatorPlan:
     """Fill the ``2**kept`` steps with the range of every channel.
 
-    The factors
-    make one step fit channels of different ranges; they are capped where a channel's range is
-    small against its weights, since they amplify noise as well.
+    The factors make one step fit channels of different ranges; they are capped where a channel's
+    range is small against its weights, since they amplify noise as well.
     """
     kept = int(rounding.n_bits)
     extents = np.maximum(narrow_hi - narrow_lo, 1)

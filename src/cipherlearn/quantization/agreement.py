@@ -11,8 +11,8 @@ import numpy as np
 from cipherlearn.circuit import allowed_results, simulate
 from cipherlearn.engines import DEFAULT_P_ERROR
 from cipherlearn.engines.execution import run_circuit
-from cipherlearn.errors import InvalidParameterError, InvalidShapeError
-from cipherlearn.quantization.calibration import check_real_arrays
+from cipherlearn.errors import InvalidParameterError, InvalidShapeError, InvalidTypeError
+from cipherlearn.quantization.calibration import as_tuple, check_real_arrays
 
 if TYPE_CHECKING:
     from cipherlearn.quantization.quantized_module import QuantizedModule
@@ -31,7 +31,8 @@ class AgreementRow:
     score : float or None
         Accuracy (several outputs) or R2 (one output) against the labels; None without labels.
     as_float : float or None
-        The same measure against the float model's outputs; None if the float model is not kept.
+        The same measure against the float model's outputs, the worst of them if there are several;
+        None if the float model is not kept.
     mismatches : int or None
         Rows whose integers differ from the quantized model's.
     wrong : int or None
@@ -103,21 +104,24 @@ class Agreement:
 
 
 def measure_agreement(
-    module: QuantizedModule, X: Any, y: Any = None, n_fhe: int = 0, random_state: int = 0
+    module: QuantizedModule, X: Any, y: Any = None, n_fhe: Any = 0, random_state: int = 0
 ) -> Agreement:
     """Compare a module's ways of computing: see `QuantizedModule.agreement`."""
     names = module.ordered_module_input_names
-    arrays = check_real_arrays(names, X if isinstance(X, tuple) else (X,))
+    arrays = check_real_arrays(names, as_tuple(X))
     rows = arrays[0].shape[0]
-    labels = None if y is None else np.asarray(y)
     if not rows:
         raise InvalidShapeError("agreement needs at least one row")
-    if labels is not None and len(labels) != rows:
-        raise InvalidShapeError(f"{rows} rows were given with {len(labels)} labels")
-    if not 0 <= n_fhe <= rows:
-        raise InvalidParameterError(f"n_fhe must lie between 0 and {rows} (the rows), not {n_fhe}")
-    q_x = module.quantize_input(*arrays)
-    samples = [q[:, None] for q in (q_x if isinstance(q_x, tuple) else (q_x,))]
+    labels = None if y is None else _checked_labels(y, rows)
+    if (
+        isinstance(n_fhe, bool)
+        or not isinstance(n_fhe, (int, np.integer))
+        or not 0 <= n_fhe <= rows
+    ):
+        raise InvalidParameterError(
+            f"n_fhe must be an integer from 0 to {rows} (the rows), not {n_fhe!r}"
+        )
+    samples = module.samples(*arrays)
     exact = run_circuit(module.circuit, None, *samples)
     reference = _float_outputs(module, arrays)
     table = _Table(module, reference, labels)
@@ -145,7 +149,10 @@ class _Table:
     """Collects the rows, each measured against labels and float outputs."""
 
     def __init__(
-        self, module: QuantizedModule, reference: np.ndarray | None, labels: np.ndarray | None
+        self,
+        module: QuantizedModule,
+        reference: tuple[np.ndarray, ...] | None,
+        labels: np.ndarray | None,
     ) -> None:
         self.module = module
         self.reference = reference
@@ -153,11 +160,15 @@ class _Table:
         self.rows: list[AgreementRow] = []
         self.measure = "accuracy"
 
-    def add(self, name: str, outputs: np.ndarray, **counts: int) -> None:
-        count = len(outputs)
-        self.measure = "accuracy" if is_classifier(outputs) else "R2"
-        score = None if self.labels is None else score_against_labels(outputs, self.labels[:count])
-        close = None if self.reference is None else agreement_score(outputs, self.reference[:count])
+    def add(self, name: str, outputs: Sequence[np.ndarray], **counts: int) -> None:
+        count = len(outputs[0])
+        self.measure = "accuracy" if is_classifier(outputs[0]) else "R2"
+        score, close = None, None
+        if self.labels is not None:
+            score = score_against_labels(outputs[0], self.labels[:count])
+        if self.reference is not None:
+            pairs = zip(outputs, self.reference, strict=True)
+            close = min(agreement_score(output, known[:count]) for output, known in pairs)
         self.rows.append(AgreementRow(name, count, score, close, **counts))
 
     def add_integers(
@@ -173,8 +184,7 @@ class _Table:
         if allowed is not None:
             outside = [(a < lo) | (a > hi) for a, (lo, hi) in zip(integers, allowed, strict=True)]
             counts["wrong"] = _rows_where(outside)
-        real = self.module.dequantize_output(*(i[:, 0] for i in integers))
-        self.add(name, real[0] if isinstance(real, tuple) else real, **counts)
+        self.add(name, self.module.real_outputs(integers), **counts)
 
 
 def is_classifier(outputs: np.ndarray) -> bool:
@@ -198,6 +208,10 @@ def score_against_labels(outputs: np.ndarray, labels: np.ndarray) -> float:
     """Accuracy of scores of several classes, R2 of single values."""
     if is_classifier(outputs) and labels.ndim == 1:
         return float(np.mean(outputs.argmax(-1) == labels))
+    if outputs.size != labels.size:
+        raise InvalidShapeError(
+            f"labels of shape {labels.shape} do not fit outputs of shape {outputs.shape}"
+        )
     return _r2(outputs.reshape(-1), labels.reshape(-1).astype(np.float64))
 
 
@@ -209,10 +223,25 @@ def _r2(values: np.ndarray, truth: np.ndarray) -> float:
     return 1.0 - residual / spread
 
 
-def _float_outputs(module: QuantizedModule, arrays: list[np.ndarray]) -> np.ndarray | None:
+def _float_outputs(
+    module: QuantizedModule, arrays: list[np.ndarray]
+) -> tuple[np.ndarray, ...] | None:
     if module.numpy_model is None:
         return None
-    return np.asarray(module.numpy_model.numpy_forward(*arrays)[0], dtype=np.float64)
+    outputs = module.numpy_model.numpy_forward(*arrays)
+    return tuple(np.asarray(output, dtype=np.float64) for output in outputs)
+
+
+def _checked_labels(y: Any, rows: int) -> np.ndarray:
+    """Labels as numbers, one a row (or as many as there are outputs)."""
+    labels = np.asarray(y)
+    if labels.dtype.kind not in "iufb":
+        raise InvalidTypeError(
+            f"labels have dtype {labels.dtype}; give numbers (for classes, those of the outputs)"
+        )
+    if labels.ndim == 0 or len(labels) != rows:
+        raise InvalidShapeError(f"{rows} rows were given with labels of shape {labels.shape}")
+    return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
 
 
 def _rows_where(masks: list[np.ndarray]) -> int:

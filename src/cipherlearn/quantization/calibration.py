@@ -63,7 +63,7 @@ def check_real_arrays(names: Sequence[str], arrays: Sequence[Any]) -> list[np.nd
         )
     result = []
     for name, given in zip(names, arrays, strict=True):
-        array = np.asarray(given)
+        array = as_array(given)
         if array.dtype.kind != "f":
             raise InvalidTypeError(
                 f"the input {name!r} has dtype {array.dtype}; floating-point values are needed "
@@ -82,3 +82,15 @@ def check_real_arrays(names: Sequence[str], arrays: Sequence[Any]) -> list[np.nd
         rows = {name: array.shape[0] for name, array in zip(names, result, strict=True)}
         raise InvalidShapeError(f"all inputs need the same number of rows, not {rows}")
     return result
+
+
+def as_tuple(value: Any) -> tuple[Any, ...]:
+    """One value as a tuple of one."""
+    return value if isinstance(value, tuple) else (value,)
+
+
+def as_array(value: Any) -> np.ndarray:
+    """A tensor (of any device, with or without gradients) as an array; arrays as they are."""
+    if hasattr(value, "detach"):  # a tensor, without importing torch to ask
+        value = value.detach().cpu().numpy()
+    return np.asarray(value)

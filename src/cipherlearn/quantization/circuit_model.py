@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cipherlearn.circuit import Circuit
+from cipherlearn.circuit import Circuit, Evaluation
 from cipherlearn.engines import CompileOptions, Program, get_engine
 from cipherlearn.engines.check import self_check
 from cipherlearn.engines.estimate import CostReport, estimate_cost
@@ -22,7 +22,7 @@ from cipherlearn.errors import (
     NotCompiledError,
     OverflowWarning,
 )
-from cipherlearn.quantization.calibration import check_real_arrays
+from cipherlearn.quantization.calibration import as_tuple, check_real_arrays
 from cipherlearn.quantization.quantizers import UniformQuantizer
 
 
@@ -100,10 +100,31 @@ class CircuitModel(ABC):
                     f"from {quantizer.integer_limits[0]} to {quantizer.integer_limits[1]}, its "
                     f"circuit takes {known.lo} to {known.hi}"
                 )
+        pairs = [
+            (known.shape, q) for known, q in zip(circuit.inputs, input_quantizers, strict=True)
+        ]
+        results = zip(circuit.output_nodes, output_quantizers, strict=True)
+        pairs += [(node.shape[1:] or (1,), quantizer) for node, quantizer in results]
+        for shape, quantizer in pairs:
+            if not _fits(quantizer, shape):
+                raise FormatError(
+                    "the saved model is damaged: scales and zero-points do not fit values of shape "
+                    f"{shape}"
+                )
         self._circuit = circuit
         self.input_quantizers, self.output_quantizers = input_quantizers, output_quantizers
         self.input_shapes = tuple(known.shape for known in circuit.inputs)
         self._encrypted = tuple(known.encrypted for known in circuit.inputs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Copies are not compiled: an engine's program cannot be copied.
+        return {**self.__dict__, "fhe_circuit": None}
+
+    def __repr__(self) -> str:
+        names = ", ".join(self.ordered_module_input_names)
+        results = ", ".join(self.ordered_module_output_names)
+        state = "compiled" if self.is_compiled else "not compiled"
+        return f"{type(self).__name__}({names} -> {results}; {state})"
 
     def forward(self, *x: np.ndarray, fhe: str | FheMode = "disable") -> Any:
         """Real outputs of real inputs.
@@ -154,7 +175,7 @@ class CircuitModel(ABC):
             raise InvalidShapeError(
                 f"{len(q_x)} arrays were given; the model takes {len(names)} ({', '.join(names)})"
             )
-        batches = []
+        samples = []
         for name, array, shape in zip(names, map(np.asarray, q_x), self.input_shapes, strict=True):
             if array.dtype.kind != "i":
                 raise InvalidTypeError(
@@ -166,22 +187,34 @@ class CircuitModel(ABC):
                     f"the input {name!r} has shape {array.shape}; it must be (rows, "
                     f"{', '.join(map(str, shape[1:]))})"
                 )
-            batches.append(array[:, None])
-        evaluation = run_circuit(self.circuit, self.fhe_circuit, *batches, fhe=fhe)
-        self._report_overflows(evaluation.overflow_count, len(batches[0]))
+            samples.append(array[:, None])
+        evaluation = run_circuit(self.circuit, self.fhe_circuit, *samples, fhe=fhe)
+        self._report_overflows(evaluation, len(samples[0]))
         outputs = tuple(_without_sample_axis(output) for output in evaluation.outputs)
         return outputs if len(outputs) > 1 else outputs[0]
 
-    def _report_overflows(self, count: int, rows: int) -> None:
+    def _report_overflows(self, evaluation: Evaluation, rows: int) -> None:
+        count = evaluation.overflow_count
         self.overflow_count += count
-        if count:
-            warnings.warn(
-                f"{count} accumulators of {rows} rows left the range observed in calibration; "
-                "encrypted results of these rows may be wrong. Calibrate on more rows, or on rows "
-                "like these",
-                OverflowWarning,
-                stacklevel=4,
-            )
+        if not count:
+            return
+        labels = [self.circuit.nodes[p].label for p, found in evaluation.overflows.items() if found]
+        warnings.warn(
+            f"{count} accumulators of {rows} rows left the range observed in calibration (in "
+            f"{', '.join(dict.fromkeys(labels))}): they are moved to its border in the clear, and "
+            "encrypted results of these rows may be wrong. Calibrate on more rows, or on rows like "
+            "these",
+            OverflowWarning,
+            stacklevel=2,
+        )
+
+    def samples(self, *x: Any) -> tuple[np.ndarray, ...]:
+        """Real inputs as the circuit takes them: integers of shape (rows, 1, *shape)."""
+        return tuple(integers[:, None] for integers in self._rows(x))
+
+    def real_outputs(self, integers: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+        """Results of the circuit, as `cipherlearn.circuit.evaluate` returns them, as reals."""
+        return as_tuple(self.dequantize_output(*map(_without_sample_axis, integers)))
 
     def quantize_input(self, *x: np.ndarray | None, dtype: Any = np.int64) -> Any:
         """Integers of real inputs, in the client's hands.
@@ -316,7 +349,7 @@ class CircuitModel(ABC):
         if check:
             if rows is None:
                 raise InvalidParameterError("check=True needs inputs to run on")
-            self_check(self.fhe_circuit, *(q[:1, None] for q in rows))
+            self_check(self.fhe_circuit, *(integers[:1, None] for integers in rows))
         return self.fhe_circuit
 
     def _rows(self, inputs: Sequence[Any]) -> tuple[np.ndarray, ...]:
@@ -325,15 +358,8 @@ class CircuitModel(ABC):
 
     def _set_encryption_status(self, given: Sequence[str] | None) -> None:
         count = len(self.input_quantizers)
-        default = self._default_encryption_status()
-        status = default if given is None else [str(entry).lower() for entry in given]
-        accepted = {"clear", "encrypted"}
-        if len(status) != count or not set(status) <= accepted or "encrypted" not in status:
-            raise InvalidParameterError(
-                f"inputs_encryption_status takes one of 'clear' or 'encrypted' for each of the "
-                f"{count} inputs, at least one of them 'encrypted'; {given!r} was given"
-            )
-        encrypted = tuple(entry == "encrypted" for entry in status)
+        status = self._default_encryption_status() if given is None else given
+        encrypted = check_encryption_status(status, count)
         if encrypted == (self._encrypted or (True,) * count):
             return
         self._encrypted = encrypted
@@ -374,11 +400,43 @@ class CircuitModel(ABC):
         return report
 
 
-def as_tuple(value: Any) -> tuple[Any, ...]:
-    """One value as a tuple of one."""
-    return value if isinstance(value, tuple) else (value,)
+def check_encryption_status(given: Any, count: int | None = None) -> tuple[bool, ...]:
+    """For each input, whether it is encrypted.
+
+    Parameters
+    ----------
+    given : sequence of {"encrypted", "clear"}
+    count : int or None, default=None
+        How many inputs there are; not checked if None.
+
+    Raises
+    ------
+    InvalidParameterError
+        If there is not one entry an input, an entry is unknown, or none is encrypted.
+    """
+    listed = list(given) if isinstance(given, (list, tuple)) else []
+    status = [str(entry).lower() for entry in listed]
+    right_count = bool(status) if count is None else len(status) == count
+    if not right_count or not set(status) <= {"clear", "encrypted"} or "encrypted" not in status:
+        number = "each input" if count is None else f"each of the {count} inputs"
+        raise InvalidParameterError(
+            f"inputs_encryption_status takes a list with 'clear' or 'encrypted' for {number}, at "
+            f"least one of them 'encrypted'; {given!r} was given"
+        )
+    return tuple(entry == "encrypted" for entry in status)
 
 
 def _without_sample_axis(output: np.ndarray) -> np.ndarray:
     """Drop the axis that stands for one row within a row: (rows, 1, ...) -> (rows, ...)."""
     return output[:, 0] if output.ndim > 1 and output.shape[1] == 1 else output
+
+
+def _fits(quantizer: UniformQuantizer, shape: tuple[int, ...]) -> bool:
+    """Whether scale and zero-point broadcast to values of a shape."""
+    try:
+        broadcast = np.broadcast_shapes(
+            np.shape(quantizer.scale), np.shape(quantizer.zero_point), shape
+        )
+    except ValueError:
+        return False
+    return broadcast[-len(shape) :] == shape and int(np.prod(broadcast)) == int(np.prod(shape))

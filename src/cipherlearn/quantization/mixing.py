@@ -29,6 +29,9 @@ from cipherlearn.quantization.quantizers import (
     UniformQuantizationParameters,
 )
 
+#: Bits that an observed range must save where no look-up reads the accumulator.
+OUTPUT_LEAST_SAVING = 2
+
 
 class QuantizedMixingOp(QuantizedOp, is_utility=True):
     """An operator that combines encrypted values: computed on integers.
@@ -50,12 +53,16 @@ class QuantizedMixingOp(QuantizedOp, is_utility=True):
     ----------
     feeds_lookup : bool
         Whether a look-up reads the result (else rounding it would save nothing). True unless set.
+    follows_lookup : bool
+        Whether an operand comes from a look-up, whose noise a wide result makes costly. True unless
+        set.
     """
 
     def __init__(self, *args: Any, rounding_threshold_bits: Any = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.rounding: Rounding | None = process_rounding_threshold_bits(rounding_threshold_bits)
         self.feeds_lookup = True
+        self.follows_lookup = True
         self.plan: AccumulatorPlan | None = None
         self.common_scale: float | None = None
         self._prepared_stats: dict[int, MinMaxQuantizationStats] = {}
@@ -117,7 +124,18 @@ class QuantizedMixingOp(QuantizedOp, is_utility=True):
         values = self._accumulate(operands, self.attrs).integers
         proved = self._proved_range(operands, sample_shapes)
         rounding = self.rounding if self.feeds_lookup else None
-        self.plan = plan_accumulator(proved, self._observed(values, proved.shape), rounding)
+        observed = self._observed(values, proved.shape)
+        self.plan = plan_accumulator(proved, observed, rounding, self._least_saving())
+
+    def _least_saving(self) -> float:
+        """Bits that are worth a range which is only observed.
+
+        Every bit counts where a look-up reads the accumulator. A result needs no look-up: its width
+        matters to the look-ups before it only, and to none in a linear model.
+        """
+        if self.feeds_lookup:
+            return 1
+        return OUTPUT_LEAST_SAVING if self.follows_lookup else float("inf")
 
     @property
     def lsbs_to_remove(self) -> int:

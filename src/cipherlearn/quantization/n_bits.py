@@ -108,8 +108,10 @@ def process_rounding_threshold_bits(given: Any) -> Rounding | None:
     InvalidParameterError
         If the bits or the method are not among these.
     """
-    if given is None or isinstance(given, Rounding):
-        return given
+    if given is None:
+        return None
+    if isinstance(given, Rounding):
+        return Rounding(_kept_bits(given.n_bits), given.exact)
     if not isinstance(given, Mapping):
         return Rounding(_kept_bits(given))
     unknown = sorted(str(key) for key in given if key not in ("n_bits", "method"))

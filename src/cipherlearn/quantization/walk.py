@@ -148,6 +148,7 @@ class Walk:
         op.produces_graph_output = node.outputs[0] in self.graph.output_names
         if isinstance(op, QuantizedMixingOp):
             op.feeds_lookup = self._is_looked_up(node.outputs[0])
+            op.follows_lookup = not by_client
         if not op.can_fuse() and not op.moves_elements():
             self._quantize_constants(op, node)
             for position, name in enumerate(node.inputs):
@@ -198,8 +199,10 @@ class Walk:
         form = op.form if isinstance(op, QuantizedMixingOp) else None
         kept = ops.get(node.op).raw_inputs | (form.real_inputs if form else frozenset())
         for position, value in op.constant_inputs.items():
+            name = node.inputs[position]
+            if value is not None and not np.isfinite(value).all():
+                raise ModelError(f"the constant {name!r} holds values that are NaN or infinite")
             if position not in kept and value is not None:
-                name = node.inputs[position]
                 op.constant_inputs[position] = self.converter.quantize_constant(value, name)
                 self.parameters[name] = op.constant_inputs[position]
 

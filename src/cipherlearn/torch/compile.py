@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cipherlearn.circuit import simulate
-from cipherlearn.engines import DEFAULT_P_ERROR, CompileOptions
+from cipherlearn.circuit import count_lookups, simulate
+from cipherlearn.engines import CompileOptions
 from cipherlearn.errors import (
     CalibrationWarning,
     InvalidParameterError,
@@ -19,6 +19,8 @@ from cipherlearn.errors import (
 )
 from cipherlearn.onnx import load_model
 from cipherlearn.quantization.agreement import agreement_score
+from cipherlearn.quantization.calibration import as_array
+from cipherlearn.quantization.circuit_model import check_encryption_status
 from cipherlearn.quantization.n_bits import (
     ROUNDING_RANGE,
     Rounding,
@@ -110,14 +112,14 @@ def compile_torch_model(
     CompilationError
         If the engine refuses the circuit; the message names the layer.
     """
+    del reduce_sum_copy
     _check_torch_module(torch_model)
-    CompileOptions.of(p_error, global_p_error, device=device)
-    module = build_quantized_module(
-        torch_model, torch_inputset, import_qat, n_bits, rounding_threshold_bits, reduce_sum_copy
-    )
-    return _compile(
-        module,
+    return _quantize_and_compile(
+        torch_model,
         torch_inputset,
+        import_qat=import_qat,
+        n_bits=n_bits,
+        rounding_threshold_bits=rounding_threshold_bits,
         configuration=configuration,
         artifacts=artifacts,
         show_mlir=show_mlir,
@@ -160,18 +162,13 @@ def compile_onnx_model(
     -------
     QuantizedModule
     """
-    CompileOptions.of(p_error, global_p_error, device=device)
-    module = build_quantized_module(
+    del reduce_sum_copy
+    return _quantize_and_compile(
         load_model(onnx_model),
         torch_inputset,
-        import_qat,
-        n_bits,
-        rounding_threshold_bits,
-        reduce_sum_copy,
-    )
-    return _compile(
-        module,
-        torch_inputset,
+        import_qat=import_qat,
+        n_bits=n_bits,
+        rounding_threshold_bits=rounding_threshold_bits,
         configuration=configuration,
         artifacts=artifacts,
         show_mlir=show_mlir,
@@ -208,12 +205,56 @@ def build_quantized_module(
     QuantizedModule
     """
     del reduce_sum_copy
+    options = CompileOptions.of(device=device)
+    return _quantize(
+        model, torch_inputset, import_qat, n_bits, rounding_threshold_bits, keep_onnx, options
+    )
+
+
+def _quantize_and_compile(
+    model: Any,
+    inputset: Any,
+    *,
+    import_qat: bool,
+    n_bits: int | Mapping[str, int],
+    rounding_threshold_bits: Any,
+    p_error: float | None,
+    global_p_error: float | None,
+    inputs_encryption_status: Sequence[str] | None,
+    device: str,
+    **options: Any,
+) -> QuantizedModule:
+    """What the compile functions share. Options are checked before the model is exported."""
+    errors = CompileOptions.of(p_error, global_p_error, device=device)
+    if inputs_encryption_status is not None:
+        check_encryption_status(inputs_encryption_status)
+    module = _quantize(model, inputset, import_qat, n_bits, rounding_threshold_bits, True, errors)
+    module.compile(
+        to_numpy_inputs(inputset),
+        p_error=p_error,
+        global_p_error=global_p_error,
+        inputs_encryption_status=inputs_encryption_status,
+        device=device,
+        **options,
+    )
+    return module
+
+
+def _quantize(
+    model: Any,
+    inputset: Any,
+    import_qat: bool,
+    n_bits: int | Mapping[str, int],
+    rounding_threshold_bits: Any,
+    keep_onnx: bool,
+    options: CompileOptions,
+) -> QuantizedModule:
     # What can be wrong without looking at the model is found before it is exported.
     get_n_bits_dict(n_bits)
     rounding = process_rounding_threshold_bits(rounding_threshold_bits)
-    CompileOptions.of(device=device)
-    arrays = to_numpy_inputs(torch_inputset)
-    numpy_model = NumpyModule(model, dummy_input=_first_rows(arrays, model))
+    arrays = to_numpy_inputs(inputset)
+    # Two rows, so that the exporter does not take a batch of one for a fixed size.
+    numpy_model = NumpyModule(model, dummy_input=tuple(array[:2] for array in arrays))
     converter = PostTrainingQATImporter if import_qat else PostTrainingAffineQuantization
 
     def quantize(chosen: Rounding | None) -> QuantizedModule:
@@ -221,7 +262,7 @@ def build_quantized_module(
 
     if rounding is None or rounding.n_bits != "auto":
         return quantize(rounding)
-    return _fewest_kept_bits(quantize, numpy_model, arrays, rounding)
+    return _fewest_kept_bits(quantize, numpy_model, arrays, rounding, options)
 
 
 def to_numpy_inputs(inputset: Any) -> tuple[np.ndarray, ...]:
@@ -234,9 +275,7 @@ def to_numpy_inputs(inputset: Any) -> tuple[np.ndarray, ...]:
 
 def convert_torch_tensor_or_numpy_array_to_numpy_array(value: Any) -> np.ndarray:
     """A tensor (of any device, with or without gradients) as an array; arrays as they are."""
-    if hasattr(value, "detach"):  # a tensor, without importing torch to ask
-        value = value.detach().cpu().numpy()
-    return np.asarray(value)
+    return as_array(value)
 
 
 def has_any_qnn_layers(module: torch.nn.Module) -> bool:
@@ -249,7 +288,7 @@ def _brevitas_layers(module: torch.nn.Module) -> list[str]:
 
 
 def _to_array(value: Any) -> np.ndarray:
-    array = convert_torch_tensor_or_numpy_array_to_numpy_array(value)
+    array = as_array(value)
     if array.dtype.kind != "f":
         raise InvalidTypeError(
             f"calibration data has dtype {array.dtype}; floating-point values are needed (use "
@@ -260,18 +299,6 @@ def _to_array(value: Any) -> np.ndarray:
             f"calibration data of shape {array.shape} has no rows: ranges need at least two"
         )
     return array
-
-
-def _first_rows(arrays: tuple[np.ndarray, ...], model: Any) -> Any:
-    """Example inputs to trace a PyTorch module with; ONNX models need none."""
-    import sys
-
-    torch = sys.modules.get("torch")
-    if torch is None or not isinstance(model, torch.nn.Module):
-        return None
-    kinds = [parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()]
-    dtype = kinds[0] if kinds else torch.float32
-    return tuple(torch.as_tensor(array[:2]).to(dtype) for array in arrays)
 
 
 def _check_torch_module(model: Any) -> None:
@@ -290,26 +317,22 @@ def _check_torch_module(model: Any) -> None:
         )
 
 
-def _compile(module: QuantizedModule, inputset: Any, **options: Any) -> QuantizedModule:
-    module.compile(tuple(to_numpy_inputs(inputset)), **options)
-    return module
-
-
 def _fewest_kept_bits(
     quantize: Callable[[Rounding | None], QuantizedModule],
     numpy_model: NumpyModule,
     arrays: tuple[np.ndarray, ...],
     rounding: Rounding,
+    options: CompileOptions,
 ) -> QuantizedModule:
     """The module that rounds to the fewest bits and still agrees with the unrounded one."""
     try:
-        reference = _outputs(quantize(None), arrays)
+        reference = _outputs(quantize(None), arrays, options)
     except LookupWidthError:  # the unrounded model cannot be built: the float model stands in
-        reference = [np.asarray(out) for out in numpy_model.numpy_forward(*arrays)]
+        reference = numpy_model.numpy_forward(*arrays)
     lowest, highest = ROUNDING_RANGE
     for kept in range(lowest, highest + 1):
         module = quantize(Rounding(kept, rounding.exact))
-        found = _outputs(module, arrays)
+        found = _outputs(module, arrays, options)
         score = min(agreement_score(f, r) for f, r in zip(found, reference, strict=True))
         if score >= AUTO_ROUNDING_AGREEMENT:
             return module
@@ -322,10 +345,13 @@ def _fewest_kept_bits(
     return module
 
 
-def _outputs(module: QuantizedModule, arrays: tuple[np.ndarray, ...]) -> list[np.ndarray]:
-    """Outputs with the errors that approximate rounding may make."""
-    q_x = module.quantize_input(*arrays)
-    samples = [q[:, None] for q in (q_x if isinstance(q_x, tuple) else (q_x,))]
-    outputs = simulate(module.circuit, *samples, p_error=DEFAULT_P_ERROR).outputs
-    real = module.dequantize_output(*(out[:, 0] for out in outputs))
-    return list(real) if isinstance(real, tuple) else [real]
+def _outputs(
+    module: QuantizedModule, arrays: tuple[np.ndarray, ...], options: CompileOptions
+) -> tuple[np.ndarray, ...]:
+    """Outputs with the errors that approximate rounding, and ``p_error``, may make."""
+    p_error = options.p_error
+    if p_error is None:
+        lookups = max(1, count_lookups(module.circuit).total)
+        p_error = 1.0 - (1.0 - (options.global_p_error or 0.0)) ** (1.0 / lookups)
+    noisy = simulate(module.circuit, *module.samples(*arrays), p_error=p_error)
+    return module.real_outputs(noisy.outputs)

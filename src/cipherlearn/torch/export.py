@@ -17,7 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
-from cipherlearn.errors import InvalidParameterError, InvalidTypeError, ModelError
+from cipherlearn.errors import (
+    InvalidParameterError,
+    InvalidShapeError,
+    InvalidTypeError,
+    ModelError,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -71,7 +76,8 @@ def to_onnx(
         raise InvalidTypeError(f"Expected a torch.nn.Module, not {type(module).__name__}.")
     examples = _to_tensors(module, dummy_inputs)
     names = _input_names(module, len(examples))
-    model = _export(module, examples, names)
+    _check_forward(module, examples, names)
+    model = _with_own_outputs(_export(module, examples, names))
     _check_inputs(model, names)
     if output_onnx_file is not None:
         onnx.save_model(model, Path(output_onnx_file))
@@ -116,6 +122,43 @@ def _input_names(module: torch.nn.Module, count: int) -> list[str]:
     return names[:count]
 
 
+def _check_forward(
+    module: torch.nn.Module, examples: tuple[torch.Tensor, ...], names: list[str]
+) -> None:
+    """Run the module once: data that does not fit it is no matter of exporting."""
+    import torch
+
+    try:
+        with torch.no_grad(), _quiet(), _evaluation_mode(module):
+            module(*examples)
+    except Exception as error:
+        kind = InvalidShapeError if isinstance(error, RuntimeError) else ModelError
+        given = ", ".join(
+            f"{name}: (rows, {', '.join(map(str, example.shape[1:]))}) of {example.dtype}"
+            for name, example in zip(names, examples, strict=True)
+        )
+        raise kind(
+            f"{type(module).__name__} does not run on inputs like those given ({given}): "
+            f"{_short(error)}"
+        ) from error
+
+
+def _with_own_outputs(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same model, where no output has the name of an input.
+
+    A module that returns an input of its own is exported as an identity from a name to itself.
+    """
+    inputs = {value.name for value in model.graph.input}
+    for node in model.graph.node:
+        for place, name in enumerate(node.output):
+            if name in inputs:
+                node.output[place] = f"{name}_output"
+    for output in model.graph.output:
+        if output.name in inputs:
+            output.name = f"{output.name}_output"
+    return model
+
+
 def _export(
     module: torch.nn.Module, examples: tuple[torch.Tensor, ...], names: list[str]
 ) -> onnx.ModelProto:
@@ -141,7 +184,11 @@ def _attempt(exporter: Exporter, module: torch.nn.Module, *arguments: Any) -> on
     """Return the exported model, or why there is none."""
     try:
         with _quiet(), _evaluation_mode(module):
-            return exporter(module, *arguments)
+            model = exporter(module, *arguments)
+            # Some exporters write graphs that contradict themselves: then the next one is tried.
+            if model.ByteSize() < onnx.checker.MAXIMUM_PROTOBUF:
+                onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
+            return model
     except Exception as error:  # noqa: BLE001  (exporters fail in any way; all reasons are shown)
         return _short(error)
 
