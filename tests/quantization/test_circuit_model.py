@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
 import pytest
 
+from cipherlearn.circuit.serialize import encode
 from cipherlearn.engines import DEFAULT_P_ERROR
 from cipherlearn.errors import (
     CipherlearnError,
+    FormatError,
     InvalidParameterError,
     InvalidShapeError,
     InvalidTypeError,
@@ -320,3 +323,45 @@ def test_single_values_and_tuples() -> None:
     assert as_tuple(3) == (3,)
     assert as_tuple((3, 4)) == (3, 4)
     assert as_tuple([3]) == ([3],)
+
+
+def test_a_linear_model_is_right_on_every_input_in_its_box() -> None:
+    model = make_model(
+        [node("Gemm", ["x", "w", "b"], "y", name="linear")],
+        {"x": ["N", 4]},
+        ["y"],
+        {"w": weights(4, 2), "b": weights(2)},
+    )
+    module = quantize(model, X, n_bits=6)
+    assert module.circuit.is_proved
+    largest = np.abs(X).max()
+    corners = largest * np.array(np.meshgrid(*[[-1.0, 1.0]] * 4)).reshape(4, -1).T
+    module.forward(corners)  # warnings are errors: there is no overflow
+    assert module.overflow_count == 0
+
+
+def test_copies_are_models_that_are_not_compiled(dense: QuantizedModule) -> None:
+    dense.compile(engine="clear")
+    copied = copy.deepcopy(dense)
+    assert dense.is_compiled
+    assert not copied.is_compiled
+    np.testing.assert_array_equal(copied.forward(X), dense.forward(X))
+
+
+def test_a_model_says_what_it_is(dense: QuantizedModule) -> None:
+    dense.compile(engine="clear")
+    assert repr(dense) == "QuantizedModule(x -> y; compiled)"
+
+
+@pytest.mark.parametrize("field", ["scale", "zero_point"])
+def test_damaged_quantizers_are_found_when_loading(dense: QuantizedModule, field: str) -> None:
+    data = dense.dump_dict()
+    data["output_quantizers"][0][field] = encode(np.zeros(0))
+    with pytest.raises(FormatError, match="do not fit"):
+        QuantizedModule.load_dict(data)
+
+
+def test_a_probability_may_be_any_number(dense: QuantizedModule) -> None:
+    dense.compile(engine="clear", p_error=np.float32(0.25))
+    assert dense.fhe_circuit is not None
+    assert dense.fhe_circuit.p_error == 0.25

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -119,6 +120,14 @@ class CircuitModel(ABC):
     def __getstate__(self) -> dict[str, Any]:
         # Copies are not compiled: an engine's program cannot be copied.
         return {**self.__dict__, "fhe_circuit": None}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        # Layers, float model and circuit never change: copies share them.
+        result = copy.copy(self)
+        memo[id(self)] = result
+        result.input_quantizers = copy.deepcopy(self.input_quantizers, memo)
+        result.output_quantizers = copy.deepcopy(self.output_quantizers, memo)
+        return result
 
     def __repr__(self) -> str:
         names = ", ".join(self.ordered_module_input_names)
