@@ -17,7 +17,6 @@ from sklearn.model_selection import train_test_split
 from torch import nn
 from tqdm.auto import tqdm
 
-from cipherlearn.engines.execution import make_keys
 from cipherlearn.quantization import QuantizedModule
 from cipherlearn.torch import compile_torch_model
 
@@ -72,7 +71,7 @@ def main() -> int:
 
     print("5. Make keys (the client's secret keys, the server's evaluation keys)")
     start = time.perf_counter()
-    make_keys(module.fhe_circuit)
+    module.fhe_circuit.keygen()
     print(f"   took {time.perf_counter() - start:.1f} s\n")
 
     print(f"6. Encrypt, run and decrypt {options.images} images")

@@ -7,7 +7,7 @@ import pytest
 
 from cipherlearn.circuit import Builder, Circuit, evaluate, simulate
 from cipherlearn.engines import CompileOptions, get_engine
-from cipherlearn.engines.execution import FheMode, make_keys, run_circuit
+from cipherlearn.engines.execution import FheMode, run_circuit
 from cipherlearn.errors import (
     InvalidParameterError,
     InvalidShapeError,
@@ -82,9 +82,8 @@ def test_keys_are_made_once_when_they_are_needed() -> None:
     empty = run_circuit(made, program, BATCH[:0], fhe="execute")
     assert empty.outputs[0].shape == (0, 2)
     assert not program.has_keys, "no row, no keys"
-    make_keys(program)
+    run_circuit(made, program, BATCH[:1], fhe="execute")
     value = program.encrypt(BATCH[0])
-    make_keys(program)
     run_circuit(made, program, BATCH, fhe="execute")
     program.run(value)  # the keys are still those that it was encrypted with
 

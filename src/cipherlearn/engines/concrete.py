@@ -28,6 +28,7 @@ from cipherlearn.engines._lowering import Lowering
 from cipherlearn.engines._regions import Regions, find_regions
 from cipherlearn.engines._widths import width_passes
 from cipherlearn.engines.base import CompileOptions, Engine, IntArray, Program
+from cipherlearn.engines.progress import clock
 from cipherlearn.errors import (
     CipherlearnError,
     CompilationError,
@@ -169,7 +170,9 @@ class ConcreteProgram(Program):
             raise InvalidParameterError(f"a seed lies between 0 and 2**127, not {seed}")
         # The engine takes 0 for "random", and one seed for secrets, another for noise.
         seeds = (None, None) if seed is None else (2 * seed + 1, 2 * seed + 2)
-        with _engine_errors("make keys"):
+        if self.has_keys and not force:
+            return
+        with _engine_errors("make keys"), clock("making keys"):
             self.native.keygen(force=force, seed=seeds[0], encryption_seed=seeds[1])
 
     @property

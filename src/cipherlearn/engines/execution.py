@@ -10,7 +10,7 @@ import numpy as np
 from cipherlearn.circuit import Circuit, Evaluation, evaluate, simulate
 from cipherlearn.circuit.evaluate import check_inputs
 from cipherlearn.engines.base import Program
-from cipherlearn.engines.progress import bar, clock
+from cipherlearn.engines.progress import bar
 from cipherlearn.errors import InvalidParameterError, NotCompiledError
 
 
@@ -91,19 +91,13 @@ def run_circuit(
     return _execute(circuit, program, check_inputs(circuit, integers))
 
 
-def make_keys(program: Program) -> None:
-    """Make keys, unless there are some, behind a progress indicator."""
-    if not program.has_keys:
-        with clock("making keys"):
-            program.keygen()
-
-
 def _execute(circuit: Circuit, program: Program, arrays: list[np.ndarray]) -> Evaluation:
     expected = evaluate(circuit, *arrays)
     rows = arrays[0].shape[0]
     if not rows:
         return expected
-    make_keys(program)
+    if not program.has_keys:
+        program.keygen()
     results: list[tuple[np.ndarray, ...]] = []
     for row in bar(range(rows), "encrypted rows"):
         result = program.encrypt_run_decrypt(*(array[row] for array in arrays))
