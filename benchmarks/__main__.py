@@ -8,6 +8,7 @@ import sys
 import warnings
 
 from benchmarks.report import print_figures
+from cipherlearn.errors import OverflowWarning
 
 #: Modules of this package with a function ``run`` that gives figures.
 BENCHMARKS = ("foundation",)
@@ -24,6 +25,8 @@ def main() -> int:
     # Third parties warn while they are imported; figures are what this is about.
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", category=FutureWarning)
+    # Overflows are a figure of their own.
+    warnings.filterwarnings("ignore", category=OverflowWarning)
     reached = [print_figures(importlib.import_module(f"benchmarks.{name}").run()) for name in names]
     return 0 if all(reached) else 1
 

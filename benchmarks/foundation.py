@@ -22,6 +22,9 @@ from cipherlearn.torch import build_quantized_module
 #: n_bits and rounding, calibrated on 500 rows).
 PEER = {(6, 6): (0.967, 7.9e10), (6, 4): (0.958, 1.2e10)}
 
+#: Accumulators with an observed range, one for each hidden neuron.
+LOOKUPS = 64
+
 #: Networks, trained from as many seeds, that the mean accuracies are taken over.
 NETWORKS = 8
 
@@ -42,6 +45,8 @@ def run() -> Iterator[Figure]:
         measured = case.accuracy(module.forward(case.x_test))
         yield Figure(f"{name}: accuracy", measured, at_least=least, peer=accuracy)
         yield Figure(f"{name}: complexity", program.complexity, at_most=complexity, peer=complexity)
+        share = module.overflow_count / (len(case.x_test) * LOOKUPS)
+        yield Figure(f"{name}: share of accumulators that overflow on test rows", share)
     yield from _over_networks()
     yield from _speed(case)
     yield Figure("import cipherlearn (s)", _import_seconds(), at_most=0.3)

@@ -81,3 +81,9 @@ def test_every_class_carries_its_message_and_says_what_it_means(name: str) -> No
     error = defined()[name]
     assert str(error("it's a 'message'\nof two lines")) == "it's a 'message'\nof two lines"
     assert inspect.getdoc(error) != inspect.getdoc(error.__bases__[0])
+
+
+def test_warnings_point_at_the_callers_line() -> None:
+    with pytest.warns(errors.OverflowWarning, match="too large") as caught:
+        errors.warn("too large", errors.OverflowWarning)
+    assert caught[0].filename == __file__

@@ -37,6 +37,9 @@ Each class also derives from the built-in exception that a caller would expect (
 
 from __future__ import annotations
 
+import inspect
+import warnings
+
 
 class CipherlearnError(Exception):
     """Base of all errors raised on purpose by cipherlearn."""
@@ -148,3 +151,12 @@ class OverflowWarning(CipherlearnWarning):
 
 class CalibrationWarning(CipherlearnWarning):
     """The calibration data says too little about the values that the model will see."""
+
+
+def warn(message: str, category: type[CipherlearnWarning]) -> None:
+    """Give a warning that points at the caller's line, however deep in the package it arises."""
+    frame = inspect.currentframe()
+    depth = 0
+    while frame is not None and frame.f_globals.get("__name__", "").startswith("cipherlearn"):
+        frame, depth = frame.f_back, depth + 1
+    warnings.warn(message, category, stacklevel=depth + 1)

@@ -13,10 +13,10 @@ from cipherlearn.circuit import Circuit, count_lookups
 from cipherlearn.engines.base import Program
 
 #: Complexity that one core works off per second, for every transform of `_transforms_per_second`.
-#: Measured once with Concrete 2.11 on look-ups of 3 to 6 bits, all cores busy: 7.2e9 a core and
-#: second where NumPy made 9.4e4 transforms. Bootstrapping is made of such transforms, so that the
+#: Measured once with Concrete 2.11 on look-ups of 4 to 6 bits, two cores busy: 6.0e9 a core and
+#: second where NumPy made 1.84e5 transforms. Bootstrapping is made of such transforms, so that the
 #: ratio carries over from one machine to another better than seconds do.
-COMPLEXITY_PER_TRANSFORM = 7.7e4
+COMPLEXITY_PER_TRANSFORM = 3.3e4
 
 #: Memory that a running program takes, in multiples of the evaluation keys: as they are stored, and
 #: as they are used. Measured between 2.07 (1.3 GB of keys) and 2.12 (0.6 GB).

@@ -7,7 +7,6 @@ accumulator). The same methods run on arrays, during calibration, and on values 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -21,6 +20,7 @@ from cipherlearn.errors import (
     InvalidParameterError,
     InvalidShapeError,
     NotCalibratedError,
+    warn,
 )
 from cipherlearn.quantization.quantized_array import QuantizedArray
 from cipherlearn.quantization.quantizers import (
@@ -180,11 +180,10 @@ class QuantizedOp:
         reals = result.astype(np.float64)
         missing = int(np.count_nonzero(np.isnan(reals)))
         if missing:
-            warnings.warn(
+            warn(
                 f"{self.op_instance_name} ({self.op_type()}) is not a number for {missing} of "
                 f"{reals.size} calibration values; the nearest value that is one stands in",
                 CalibrationWarning,
-                stacklevel=2,
             )
         quantizer = QuantizedArray(self.n_bits, reals, options=self.output_quant_opts).quantizer
         self.output_quant_stats = quantizer.quant_stats

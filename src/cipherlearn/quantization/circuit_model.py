@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -22,6 +21,7 @@ from cipherlearn.errors import (
     InvalidTypeError,
     NotCompiledError,
     OverflowWarning,
+    warn,
 )
 from cipherlearn.quantization.calibration import as_tuple, check_real_arrays
 from cipherlearn.quantization.quantizers import UniformQuantizer
@@ -208,13 +208,12 @@ class CircuitModel(ABC):
         if not count:
             return
         labels = [self.circuit.nodes[p].label for p, found in evaluation.overflows.items() if found]
-        warnings.warn(
+        warn(
             f"{count} accumulators of {rows} rows left the range observed in calibration (in "
             f"{', '.join(dict.fromkeys(labels))}): they are moved to its border in the clear, and "
             "encrypted results of these rows may be wrong. Calibrate on more rows, or on rows like "
             "these",
             OverflowWarning,
-            stacklevel=2,
         )
 
     def samples(self, *x: Any) -> tuple[np.ndarray, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from cipherlearn.errors import (
     EncryptedOperandError,
     ModelError,
     UnsupportedAttributeError,
+    warn,
 )
 from cipherlearn.onnx import Graph, Node, execute, intermediate_values
 from cipherlearn.quantization.base_quantized_op import QuantizedOp, observed_values
@@ -266,11 +266,10 @@ def check_rows(graph: Graph, data: list[np.ndarray]) -> None:
             )
         missing = int(np.count_nonzero(~np.isfinite(np.asarray(batch, dtype=np.float64))))
         if missing:
-            warnings.warn(
+            warn(
                 f"the float model's output {name!r} is NaN or infinite for {missing} of "
                 f"{batch.size} calibration values; no encrypted result can stand for these",
                 CalibrationWarning,
-                stacklevel=2,
             )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from cipherlearn.errors import (
     InvalidShapeError,
     InvalidTypeError,
     LookupWidthError,
+    warn,
 )
 from cipherlearn.onnx import load_model
 from cipherlearn.quantization.agreement import agreement_score
@@ -336,11 +336,10 @@ def _fewest_kept_bits(
         score = min(agreement_score(f, r) for f, r in zip(found, reference, strict=True))
         if score >= AUTO_ROUNDING_AGREEMENT:
             return module
-    warnings.warn(
+    warn(
         f"rounding to {highest} bits agrees with the unrounded model on {score:.3f} of the "
         f"calibration data, less than {AUTO_ROUNDING_AGREEMENT}; {highest} bits are kept",
         CalibrationWarning,
-        stacklevel=4,
     )
     return module
 
