@@ -69,17 +69,10 @@ def legalize(circuit: ir.Circuit, narrowed: frozenset[int] = frozenset()) -> Leg
     Raises
     ------
     CompilationError
-        If an output is constant.
+        If an output does not depend on what is encrypted.
     LookupWidthError
         If a look-up reads more than 16 bits.
     """
-    for name, position in zip(circuit.output_names, circuit.outputs, strict=True):
-        if circuit.nodes[position].interval.is_constant:
-            raise CompilationError(
-                f"the output {name!r} is constant ({describe(circuit, position)}): it does not "
-                "depend on the encrypted inputs. Compute it in the clear, or check the weights and "
-                "the calibration data of that layer"
-            )
     return _Rewriter(circuit, narrowed).run()
 
 
@@ -114,8 +107,15 @@ class _Rewriter:
                     self.values[position] = self._rewrite(position)
         outputs: list[IntValue] = []
         offsets: list[IntArray] = []
-        for position in self.circuit.outputs:
+        for name, position in zip(self.circuit.output_names, self.circuit.outputs, strict=True):
             value = self._value(position)
+            if not value.encrypted:
+                # Known, or computed from clear inputs alone once known values are left out.
+                kind = "constant" if value.node.is_constant else "the same for all encrypted inputs"
+                raise CompilationError(
+                    f"the output {name!r} is {kind} ({describe(self.circuit, position)}). Compute "
+                    "it in the clear, or check the weights and the calibration data of that layer"
+                )
             with self.builder.scope(str(position)):
                 interval = self.circuit.nodes[position].interval
                 offset = interval.lo.copy() if _gains(interval) else np.zeros_like(interval.lo)
@@ -129,6 +129,8 @@ class _Rewriter:
             return self.builder.add(primitive)
         span = primitive.hi - primitive.lo
         value = self.builder.input(primitive.label, primitive.shape, 0, span)
+        if not span:
+            return self.builder.constant(np.full(primitive.shape, primitive.lo))
         return value + primitive.lo if primitive.lo else value
 
     def _value(self, position: int) -> IntValue:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from cipherlearn.circuit import ir, kernels
+from cipherlearn.engines._noise import filler, missing_variance
 from cipherlearn.engines._regions import Regions, behind, reduced
 from cipherlearn.engines.base import IntArray
 from cipherlearn.errors import CompilationError
@@ -47,7 +48,11 @@ class Lowering:
     #: Whether some integer was replaced by another of the same effect.
     reduced: bool = field(init=False, default=False)
 
+    #: Variance of the noise that the engine overlooks, by position.
+    missing: dict[int, float] = field(init=False)
+
     def __post_init__(self) -> None:
+        self.missing = missing_variance(self.circuit, self.regions, self.reduce)
         used = {index for node in self.circuit.nodes if node.encrypted for index in node.inputs}
         used |= set(self.circuit.outputs)
         inputs = [p for p in self.circuit.input_positions if self.circuit.nodes[p].encrypted]
@@ -92,7 +97,8 @@ class Lowering:
         for position, node in enumerate(self.circuit.nodes):
             if position in values or not node.encrypted or isinstance(node.primitive, ir.Input):
                 continue
-            values[position] = self._emit(position, node, values)
+            value = self._emit(position, node, values)
+            values[position] = self._filled(position, value, values)
         return tuple(
             self._narrowed(position, bits, values[behind(self.circuit, position)])
             for position, bits in zip(self.circuit.outputs, self.regions.results, strict=True)
@@ -132,6 +138,22 @@ class Lowering:
             raise CompilationError(f"the engine has no form of the primitive {primitive.name}")
         return emit(self, node, *operands)
 
+    def _filled(self, position: int, value: Any, values: dict[int, Any]) -> Any:
+        """The value, with terms that are zero and make up for noise that the engine overlooks."""
+        if position not in self.missing:
+            return value
+        source = position
+        while not isinstance(self.circuit.nodes[source].primitive, (ir.Input, ir.Lookup)):
+            operands = self.circuit.nodes[source].inputs
+            source = next(index for index in operands if self.circuit.nodes[index].encrypted)
+        unit = _reshaped(values[source], (self.circuit.nodes[source].size,))
+        unit = unit[0:1].reshape((1,) * len(value.shape))
+        for factor in filler(self.missing[position], self.regions.width[position]):
+            value = value + (
+                unit * np.full(unit.shape, factor) + unit * np.full(unit.shape, -factor)
+            )
+        return value
+
     def _operand(self, position: int, index: int, values: dict[int, Any]) -> Any:
         node = self.circuit.nodes[index]
         if not node.is_constant:
@@ -150,6 +172,17 @@ def _traced_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
 def _reshaped(value: Any, shape: tuple[int, ...]) -> Any:
     target = _traced_shape(shape)
     return value if tuple(value.shape) == target else value.reshape(target)
+
+
+def _multiply(_: Lowering, __: ir.Node, left: Any, right: Any) -> Any:
+    """A product whose constant the engine's optimizer understands.
+
+    Of constants with several values, some negative, it takes the noise to be much too small.
+    """
+    value, constant = (left, right) if isinstance(right, np.ndarray) else (right, left)
+    if not isinstance(constant, np.ndarray) or constant.min() >= 0 or np.ptp(constant) == 0:
+        return left * right
+    return value * np.abs(constant) * np.where(constant < 0, -1, 1)
 
 
 def _sum(_: Lowering, node: ir.Node, value: Any) -> Any:
@@ -235,7 +268,7 @@ def _convolve_by_product(node: ir.Node, image: Any, kernel: IntArray) -> Any:
 _EMITTERS: dict[type[ir.Primitive], Callable[..., Any]] = {
     ir.Add: lambda _, node, x, y: x + y,
     ir.Subtract: lambda _, node, x, y: x - y,
-    ir.Multiply: lambda _, node, x, y: x * y,
+    ir.Multiply: _multiply,
     ir.MatMul: lambda _, node, x, y: x @ y,
     ir.Convolve: _convolve,
     ir.Sum: _sum,

@@ -29,6 +29,9 @@ from cipherlearn.errors import (
 #: Error probability of one table look-up, where the caller sets none.
 DEFAULT_P_ERROR = 2.0**-40
 
+#: Where ``p_error`` explains a wrong result with more than this probability, it is no fault.
+EXPLAINED_BY_P_ERROR = 1e-6
+
 #: What a program runs on.
 DEVICES = ("cpu", "cuda")
 

@@ -10,11 +10,8 @@ import numpy.typing as npt
 
 from cipherlearn.circuit import allowed_results, evaluate, ir
 from cipherlearn.circuit.evaluate import check_inputs
-from cipherlearn.engines.base import IntArray, Program
+from cipherlearn.engines.base import EXPLAINED_BY_P_ERROR, IntArray, Program
 from cipherlearn.errors import CircuitError, EngineError, SelfCheckError
-
-#: Where ``p_error`` alone explains a difference with more than this probability, it is counted.
-EXPLAINED_BY_P_ERROR = 1e-6
 
 
 @dataclass(frozen=True)
