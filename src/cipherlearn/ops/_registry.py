@@ -23,6 +23,7 @@ from cipherlearn.errors import (
     UnsupportedOperatorError,
 )
 from cipherlearn.ops import _reference, _signature
+from cipherlearn.ops._expand import Expand
 from cipherlearn.ops._integer import IntegerForm
 from cipherlearn.ops._operands import Array, prepare
 from cipherlearn.ops._reference import Check, NumpyFunction
@@ -66,6 +67,9 @@ class Op:
         a message when that combination is not supported, ``None`` otherwise.
     integer : IntegerForm or None
         Integer form on quantized values; only operators that mix encrypted values have one.
+    expand : callable or None
+        Writes the operator with simpler ones, where it has no integer form and is not a function of
+        one encrypted value, element by element: see `cipherlearn.ops._expand`.
     function : callable or None
         The plain function of a user's own operator.
     """
@@ -76,6 +80,7 @@ class Op:
     raw_inputs: frozenset[int] = frozenset()
     check: Check | None = None
     integer: IntegerForm | None = None
+    expand: Expand | None = None
     function: Callable[..., Any] | None = None
 
     def signature(self, opset: int = NEWEST_OPSET) -> Signature:
@@ -120,6 +125,7 @@ def register(
     raw_inputs: Iterable[int] = (),
     check: Check | None = None,
     integer: IntegerForm | None = None,
+    expand: Expand | None = None,
 ) -> None:
     """Register standard operators; their NumPy meaning comes from ``onnx.reference``.
 
@@ -136,6 +142,8 @@ def register(
         Says which attributes or constant operands are not supported.
     integer : IntegerForm or None, default None
         Integer form on quantized values.
+    expand : callable or None, default None
+        Writes the operator with simpler ones.
 
     Raises
     ------
@@ -147,7 +155,7 @@ def register(
             _UNAVAILABLE.add(name)
             continue
         function = _reference.numpy_function(name, check, elementwise=kind is Kind.ELEMENTWISE)
-        _add(Op(name, kind, function, frozenset(raw_inputs), check, integer))
+        _add(Op(name, kind, function, frozenset(raw_inputs), check, integer, expand))
 
 
 def _add(op: Op) -> None:
