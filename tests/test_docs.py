@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", "docs/extending.md"]
+PAGES = ["README.md", "docs/extending.md", "docs/debugging.md"]
 
 
 def blocks(page: str) -> list[str]:
@@ -23,12 +23,20 @@ def test_examples_run(page: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert found
     for text in found:
         exec(compile(text, page, "exec"), namespace)  # noqa: S102 - our own pages
-    assert "[" in capsys.readouterr().out  # every page prints an encrypted result
+    assert "[" in capsys.readouterr().out  # every page prints results
 
 
 def test_the_readme_example_is_ten_lines() -> None:
     lines = [line for line in blocks("README.md")[0].splitlines() if line.strip()]
     assert len(lines) <= 10
+
+
+@pytest.mark.parametrize("part", ["integer_compute", "q_impl", "register_numpy"])
+def test_an_operator_of_ones_own_takes_under_20_lines(part: str) -> None:
+    found = [text for text in blocks("docs/extending.md") if part in text]
+    assert found
+    lines = [line for line in found[-1].splitlines() if line.strip()]
+    assert len(lines) < 20
 
 
 def test_links_point_to_files() -> None:

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cipherlearn.circuit import width_of
+from cipherlearn.circuit.ir import Assume
 from cipherlearn.circuit.serialize import encode
 from cipherlearn.engines import DEFAULT_P_ERROR
 from cipherlearn.errors import (
@@ -173,7 +175,6 @@ def test_unknown_modes_list_the_known_ones(dense: QuantizedModule, mode: Any) ->
 def test_encrypted_modes_need_compiling(mode: str) -> None:
     module = quantize(perceptron(), X, n_bits=3)
     assert not module.is_compiled
-    assert module.bitwidth_and_range_report() is None
     with pytest.raises(NotCompiledError, match=r"call compile\(\) before fhe='" + mode):
         module.forward(X, fhe=mode)
     for call in (module.check_model_is_compiled, module.cost):
@@ -300,13 +301,25 @@ def test_a_wrong_engine_does_not_pass_the_self_check(
 
 
 def test_layers_are_reported_with_range_and_width(wide: QuantizedModule) -> None:
-    wide.compile(engine="clear")
-    report = wide.bitwidth_and_range_report()
-    assert report is not None
+    fresh = copy.deepcopy(wide)
+    before = fresh.bitwidth_and_range_report()
+    fresh.compile(engine="clear")
+    report = fresh.bitwidth_and_range_report()
+    assert report == before, "no need to compile"
+    assert QuantizedModule.loads(fresh.dumps()).bitwidth_and_range_report() == report
     assert {"first", "second", "sum"} <= set(report)
-    low, high = report["first"]["range"]
-    assert low <= 0 < high
-    assert report["first"]["bitwidth"] >= 8
+    for layer in report.values():
+        assert set(layer) == {"range", "bitwidth"}
+        assert layer["bitwidth"] == width_of(*layer["range"])
+
+
+def test_a_layer_is_reported_with_the_range_that_it_hands_on(dense: QuantizedModule) -> None:
+    report = dense.bitwidth_and_range_report()
+    (position,) = dense.circuit.assumptions
+    node = dense.circuit.nodes[position]
+    assert isinstance(node.primitive, Assume)
+    # The sums before have a wider range, which is not what is computed with.
+    assert report[node.label]["range"] == (node.interval.min, node.interval.max)
 
 
 def test_the_cost_is_known_without_keys(dense: QuantizedModule) -> None:

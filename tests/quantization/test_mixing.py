@@ -104,7 +104,7 @@ def test_operands_of_a_sum_share_a_step_whatever_their_ranges() -> None:
     truth = op.calibrate(left, right)
     operands = QuantizedArray(8, left), QuantizedArray(8, right)
     output = op(*operands)
-    np.testing.assert_allclose(output.values, truth, atol=1.5 * op.common_scale)
+    np.testing.assert_allclose(output.values, truth, atol=1.5 * op.joint.scale)
     assert output.qvalues.max() < 2**8, "offsets of the operands do not widen the sum"
 
 

@@ -44,6 +44,9 @@ def test_there_is_a_class_for_every_operator_on_encrypted_values() -> None:
         op = ops.get(name)
         if op.kind is ops.Kind.CONSTANT or op.function is not None:
             continue
+        if op.kind is ops.Kind.MIXING and op.integer is None:
+            assert name not in ONNX_OPS_TO_QUANTIZED_IMPL, "it is written with other operators"
+            continue
         kind = ONNX_OPS_TO_QUANTIZED_IMPL[name]
         assert kind in ALL_QUANTIZED_OPS
         assert kind.op_type() == name

@@ -19,12 +19,14 @@ from cipherlearn.onnx import _edit
 from cipherlearn.onnx.graph import Array, Graph, element_dtype, infer_shapes
 from cipherlearn.onnx.interpreter import execute
 from cipherlearn.onnx.runtime import OnnxRuntimeModel
+from cipherlearn.onnx.version import get_onnx_opset_version
 
 Clean = Callable[[onnx.ModelProto], None]
 
 _SEED: Final = 20240229
 _ROWS: Final = 3
 _AXIS: Final = "batch"
+_RESIZE_HAS_AXES: Final = 18
 
 
 def free_batch(model: onnx.ModelProto, clean: Clean) -> onnx.ModelProto:
@@ -51,17 +53,17 @@ def free_batch(model: onnx.ModelProto, clean: Clean) -> onnx.ModelProto:
         rows = Rows(static, size or 1)
     except CipherlearnError:
         return model
-    candidate = _with_free_axis(model)
-    if rows.agree_with(candidate):
-        return _declare_outputs(candidate, rows)
-    candidate = _with_free_reshapes(candidate, static, size or 1)
-    if not rows.agree_with(candidate):
-        return model
-    # A model that is declared for any batch size is only replaced by one that computes the same at
-    # all of them: `x * x.shape[0]` must not become what it is for one row.
-    if size == 0 and not rows.same(model, candidate):
-        return model
-    return _declare_outputs(candidate, rows)
+    plain = _with_free_axis(model)
+    opened = _with_free_shapes(plain, static, size or 1)
+    # What computes shapes is not wanted on encrypted values, even where it can be computed.
+    preferred = len(opened.graph.node) < len(plain.graph.node)
+    for candidate in (opened, plain) if preferred else (plain, opened):
+        # A model that is declared for any batch size is only replaced by one that computes the same
+        # at all of them: `x * x.shape[0]` must not become what it is for one row.
+        promised = size != 0 or candidate is plain
+        if rows.agree_with(candidate) and (promised or rows.same(model, candidate)):
+            return _declare_outputs(candidate, rows)
+    return model
 
 
 def _batch_sizes(graph: onnx.GraphProto) -> set[int] | None:
@@ -157,10 +159,8 @@ def _declare_outputs(free: onnx.ModelProto, rows: Rows) -> onnx.ModelProto:
     return free
 
 
-def _with_free_reshapes(
-    free: onnx.ModelProto, static: onnx.ModelProto, size: int
-) -> onnx.ModelProto:
-    """Copy of ``free`` with the nodes of ``static``, in which Reshape works out the first axis."""
+def _with_free_shapes(free: onnx.ModelProto, static: onnx.ModelProto, size: int) -> onnx.ModelProto:
+    """Copy of ``free`` with the nodes of ``static``, in which no shape fixes the first axis."""
     result = _copy(free)
     graph = result.graph
     del graph.node[:], graph.initializer[:]
@@ -169,17 +169,23 @@ def _with_free_reshapes(
     shapes = _static_shapes(static)
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     for node in graph.node:
-        if node.op_type != "Reshape" or node.domain or node.input[1] not in constants:
+        if node.domain or not node.input or node.input[-1] not in constants:
             continue
-        given = constants[node.input[1]]
-        target = _open_target(given, shapes.get(node.output[0]), size)
-        if target is None or np.array_equal(target, given):
+        given = constants[node.input[-1]]
+        if node.op_type == "Reshape":
+            target = _open_target(given, shapes.get(node.output[0]), size)
+            if target is not None and 0 in target:
+                _edit.set_attribute(node, "allowzero")
+        elif node.op_type == "Expand":
+            target = _open_expansion(given, shapes.get(node.input[0]), size)
+        elif node.op_type == "Resize":
+            opset = get_onnx_opset_version(free)
+            _free_resize(graph, node, given, shapes.get(node.input[0]), opset)
             continue
-        name = _edit.fresh_name(graph, f"{node.input[1]}_any_batch")
-        graph.initializer.append(numpy_helper.from_array(target, name))
-        node.input[1] = name
-        if 0 in target:
-            _drop_allowzero(node)
+        else:
+            continue
+        if target is not None and not np.array_equal(target, given):
+            node.input[1] = _edit.add_constant(graph, f"{node.input[1]}_any_batch", target)
     _edit.remove_dead(graph)
     return result
 
@@ -204,12 +210,41 @@ def _open_target(target: Array, output: Sequence[int] | None, size: int) -> Arra
     return opened
 
 
-def _drop_allowzero(node: onnx.NodeProto) -> None:
-    kept = [item for item in node.attribute if item.name != "allowzero"]
-    if len(kept) < len(node.attribute):
-        copies = [onnx.AttributeProto.FromString(item.SerializeToString()) for item in kept]
-        del node.attribute[:]
-        node.attribute.extend(copies)
+def _open_expansion(target: Array, source: Sequence[int] | None, size: int) -> Array | None:
+    """Target of an Expand that keeps the first axis of a value which has the batch there."""
+    if source is None or len(source) != target.size or target.size == 0:
+        return None
+    opened = target.copy()
+    if source[0] == target[0] == size:
+        opened[0] = 1
+    return opened
+
+
+def _free_resize(
+    graph: onnx.GraphProto,
+    node: onnx.NodeProto,
+    sizes: Array,
+    source: Sequence[int] | None,
+    opset: int,
+) -> None:
+    """Let a Resize to given sizes leave the first axis as it is (in place)."""
+    chosen = {item.name: item for item in node.attribute}
+    policy = chosen.pop("keep_aspect_ratio_policy", None)
+    kept = policy is not None and policy.s != b"stretch"
+    if len(node.input) != 4 or kept or "axes" in chosen:
+        return
+    if source is None or len(source) != sizes.size or source[0] != sizes[0]:
+        return
+    if opset >= _RESIZE_HAS_AXES:
+        _edit.set_attribute(node, "axes", list(range(1, sizes.size)))
+        node.input[3] = _edit.add_constant(graph, f"{node.input[3]}_but_first", sizes[1:])
+        return
+    scales = np.divide(sizes, source, dtype=np.float32)
+    # The sizes are worked out by rounding down.
+    scales = np.where(scales * np.float64(source) < sizes, np.nextafter(scales, np.inf), scales)
+    operands = [*node.input[:2], _edit.add_constant(graph, f"{node.input[3]}_scales", scales)]
+    del node.input[:]
+    node.input.extend(operands)
 
 
 class Rows:
@@ -287,10 +322,10 @@ class Rows:
         -------
         bool
         """
-        run = OnnxRuntimeModel(model)
-        declared = [info.dtype for info in run.graph.inputs]
-        data = [array.astype(d) for array, d in zip(self._data, declared, strict=True)]
         try:
+            run = OnnxRuntimeModel(model)
+            declared = [info.dtype for info in run.graph.inputs]
+            data = [array.astype(d) for array, d in zip(self._data, declared, strict=True)]
             run(*(array[:1] for array in data))
         except CipherlearnError:
             return False

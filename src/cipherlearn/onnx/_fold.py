@@ -15,7 +15,7 @@ from cipherlearn.onnx.support import attribute_problem
 from cipherlearn.onnx.version import get_onnx_opset_version
 from cipherlearn.ops import qualified_name
 
-_RANDOM = frozenset(
+RANDOM = frozenset(
     {
         "Bernoulli",
         "Multinomial",
@@ -68,7 +68,7 @@ def _evaluate(
     if any(name and name not in constants for name in node.input):
         return None
     name = qualified_name(node.domain, node.op_type)
-    if name in _RANDOM or any(True for _ in _edit.inner_graphs(node)):
+    if name in RANDOM or any(True for _ in _edit.inner_graphs(node)):
         return None
     registered = name in ops.ONNX_OPS_TO_NUMPY_IMPL
     if not registered and node.domain:

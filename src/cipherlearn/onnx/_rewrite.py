@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from typing import Final
+
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
 from cipherlearn.onnx import _edit
-from cipherlearn.onnx.graph import Array, infer_shapes
+from cipherlearn.onnx._fold import RANDOM
+from cipherlearn.onnx.graph import infer_shapes
+from cipherlearn.ops import qualified_name
+
+# The same operands give the same results every time, except for these.
+_NOT_REPEATABLE: Final = RANDOM | {"Dropout"}
 
 
 def remove_identities(model: onnx.ModelProto) -> bool:
@@ -26,7 +34,7 @@ def remove_identities(model: onnx.ModelProto) -> bool:
     graph = model.graph
     changed = False
     for node in list(graph.node):
-        if _is_identity(graph, node) and _bypass(graph, node):
+        if _is_identity(graph, node) and _edit.merge(graph, node.input[0], node.output[0]):
             graph.node.remove(node)
             changed = True
     return changed
@@ -42,24 +50,8 @@ def _is_identity(graph: onnx.GraphProto, node: onnx.NodeProto) -> bool:
     if len(node.output) > 1 and _edit.reads(graph)[node.output[1]]:
         return False
     training = node.input[2] if len(node.input) > 2 else ""
-    value = _constants(graph, {training}).get(training)
+    value = _edit.constants(graph, [training]).get(training)
     return not training or (value is not None and not np.any(value))
-
-
-def _bypass(graph: onnx.GraphProto, node: onnx.NodeProto) -> bool:
-    """Connect the source of a node with its readers; ``False`` where names forbid it."""
-    source, target = node.input[0], node.output[0]
-    outputs = {output.name for output in graph.output}
-    if target not in outputs:
-        _edit.rename_reads(graph, target, source)
-        return True
-    producer = next((other for other in graph.node if source in other.output), None)
-    # The names of graph outputs stay: the node that computes the value takes the output's name.
-    if producer is None or source in outputs:
-        return False
-    producer.output[list(producer.output).index(source)] = target
-    _edit.rename_reads(graph, source, target)
-    return True
 
 
 def cast_like_to_cast(model: onnx.ModelProto) -> bool:
@@ -94,8 +86,8 @@ def cast_like_to_cast(model: onnx.ModelProto) -> bool:
     return changed
 
 
-def fuse_bias(model: onnx.ModelProto) -> bool:
-    """Replace MatMul by a constant matrix, then Add of a constant row, by one Gemm.
+def merge_duplicates(model: onnx.ModelProto) -> bool:
+    """Compute once what several nodes compute alike, and keep one of several equal constants.
 
     Parameters
     ----------
@@ -108,55 +100,58 @@ def fuse_bias(model: onnx.ModelProto) -> bool:
         Whether there were any.
     """
     graph = model.graph
-    adds = [node for node in graph.node if node.op_type == "Add" and not node.domain]
-    products = {
-        node.output[0]: node for node in graph.node if node.op_type == "MatMul" and not node.domain
-    }
-    if not adds or not products:
-        return False
-    ranks = _ranks(model)
-    counted = _edit.reads(graph)
-    changed = False
-    for add in adds:
-        for product, bias in (tuple(add.input), tuple(add.input)[::-1]):
-            matmul = products.get(product)
-            if matmul is None or counted[product] != 1:
-                continue
-            if ranks.get(matmul.input[0]) == 2 and _fits_gemm(graph, matmul.input[1], bias):
-                _make_gemm(graph, add, matmul, bias)
-                changed = True
-                break
+    changed = _merge_constants(graph)
+    known: dict[bytes, onnx.NodeProto] = {}
+    for node in list(graph.node):
+        op = qualified_name(node.domain, node.op_type)
+        if op in _NOT_REPEATABLE or any(True for _ in _edit.inner_graphs(node)):
+            continue
+        twin = known.setdefault(_fingerprint(node), node)
+        if twin is not node and _merge_nodes(graph, twin, node):
+            graph.node.remove(node)
+            changed = True
     return changed
 
 
-def _fits_gemm(graph: onnx.GraphProto, weight: str, bias: str) -> bool:
-    """Tell whether the bias is one row that is added to every row of the product."""
-    constants = _constants(graph, {weight, bias})
-    if len(constants) < 2 or constants[weight].ndim != 2:
+def _fingerprint(node: onnx.NodeProto) -> bytes:
+    """What makes a node compute what it computes: all of it but its names."""
+    plain = onnx.NodeProto()
+    plain.CopyFrom(node)
+    plain.ClearField("name")
+    plain.ClearField("doc_string")
+    plain.ClearField("metadata_props")
+    del plain.attribute[:], plain.output[:]
+    plain.attribute.extend(sorted(node.attribute, key=lambda item: item.name))
+    # An output that nobody asked for must not stand for one that somebody reads.
+    plain.output.extend("asked" if name else "" for name in node.output)
+    return plain.SerializeToString(deterministic=True)
+
+
+def _merge_nodes(graph: onnx.GraphProto, twin: onnx.NodeProto, node: onnx.NodeProto) -> bool:
+    pairs = [(a, b) for a, b in zip(twin.output, node.output, strict=True) if a]
+    outputs = {output.name for output in graph.output}
+    if any(a in outputs and b in outputs for a, b in pairs):
         return False
-    shape = constants[bias].shape
-    columns = constants[weight].shape[1]
-    return len(shape) <= 2 and (*(1,) * (2 - len(shape)), *shape) in ((1, columns), (1, 1))
+    for a, b in pairs:
+        _edit.merge(graph, a, b)
+    return True
 
 
-def _make_gemm(
-    graph: onnx.GraphProto, add: onnx.NodeProto, matmul: onnx.NodeProto, bias: str
-) -> None:
-    gemm = helper.make_node(
-        "Gemm", [*matmul.input, bias], list(add.output), name=matmul.name or add.name
-    )
-    add.CopyFrom(gemm)
-    graph.node.remove(matmul)
-
-
-def _ranks(model: onnx.ModelProto) -> dict[str, int]:
-    inferred = infer_shapes(model).graph
-    return {
-        value.name: len(value.type.tensor_type.shape.dim)
-        for value in (*inferred.input, *inferred.value_info, *inferred.output)
-        if value.type.tensor_type.HasField("shape")
-    }
-
-
-def _constants(graph: onnx.GraphProto, names: set[str]) -> dict[str, Array]:
-    return {t.name: numpy_helper.to_array(t) for t in graph.initializer if t.name in names}
+def _merge_constants(graph: onnx.GraphProto) -> bool:
+    """Keep one of equal shapes, axes and factors, which exporters write again at every use."""
+    outputs = {output.name for output in graph.output}
+    known: dict[tuple[int, tuple[int, ...], bytes], str] = {}
+    changed = False
+    for tensor in list(graph.initializer):
+        # Parameters of layers keep the names that they have in the framework.
+        integers = tensor.data_type == onnx.TensorProto.INT64 and len(tensor.dims) <= 1
+        number = tensor.data_type != onnx.TensorProto.STRING and math.prod(tensor.dims) == 1
+        if tensor.name in outputs or not (integers or number):
+            continue
+        content = numpy_helper.to_array(tensor).tobytes()
+        first = known.setdefault((tensor.data_type, tuple(tensor.dims), content), tensor.name)
+        if first != tensor.name:
+            _edit.rename_reads(graph, tensor.name, first)
+            graph.initializer.remove(tensor)
+            changed = True
+    return changed

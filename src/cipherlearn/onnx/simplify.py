@@ -6,8 +6,12 @@ import onnx
 
 from cipherlearn.onnx import _edit
 from cipherlearn.onnx._batch import free_batch
+from cipherlearn.onnx._branches import inline_branches
 from cipherlearn.onnx._fold import fold_constants
-from cipherlearn.onnx._rewrite import cast_like_to_cast, fuse_bias, remove_identities
+from cipherlearn.onnx._fuse import fuse_linear
+from cipherlearn.onnx._labels import plain_outputs
+from cipherlearn.onnx._padding import fold_padding
+from cipherlearn.onnx._rewrite import cast_like_to_cast, merge_duplicates, remove_identities
 from cipherlearn.onnx.support import inline_functions
 
 # Initializers that are not inputs exist from this version of the file format on.
@@ -17,11 +21,17 @@ _IR_VERSION = 4
 def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
     """Simplify a model.
 
-    Functions of the model are inlined; sub-graphs that depend on no input are replaced by their
-    values; initializers stop being inputs; Identity, inference-mode Dropout and whatever no output
-    depends on disappear; CastLike becomes Cast; MatMul followed by the addition of a constant
-    becomes Gemm where both mean the same. Where the model was traced with a fixed batch size and
-    treats every row alike, it accepts any batch size afterwards.
+    Functions of the model are inlined, and so is the branch of an If that is always taken;
+    sub-graphs that depend on no input are replaced by their values; what several nodes compute
+    alike is computed once; initializers stop being inputs; Identity, inference-mode Dropout and
+    whatever no output depends on disappear; CastLike becomes Cast. Where the model was traced with
+    a fixed batch size and treats every row alike, it accepts any batch size afterwards.
+
+    Factors, offsets and normalizations by constants of each channel are folded into the linear
+    operators beside them (so MatMul and Add become Gemm), and Pad into the windows that read it.
+
+    Of a classifier's outputs, dictionaries of probabilities become arrays, and names of classes
+    are left out.
 
     Parameters
     ----------
@@ -37,13 +47,22 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
     ------
     ModelError
         When a function of the model cannot be inlined.
+
+    Warns
+    -----
+    CipherlearnWarning
+        When an output is left out because it holds strings.
     """
     result = onnx.ModelProto()
     result.CopyFrom(inline_functions(model))
     result.ir_version = max(result.ir_version, _IR_VERSION)
     _edit.initializers_out_of_inputs(result.graph)
+    plain_outputs(result)
     clean(result)
-    return free_batch(result, clean)
+    result = free_batch(result, clean)
+    while fold_padding(result) | fuse_linear(result):
+        clean(result)
+    return result
 
 
 def clean(model: onnx.ModelProto) -> None:
@@ -57,9 +76,9 @@ def clean(model: onnx.ModelProto) -> None:
     changed = True
     while changed:
         changed = fold_constants(model)
+        changed |= inline_branches(model)
         changed |= remove_identities(model)
         changed |= cast_like_to_cast(model)
+        changed |= merge_duplicates(model)
         changed |= _edit.remove_dead(model.graph)
-    if fuse_bias(model):
-        _edit.remove_dead(model.graph)
     del model.graph.value_info[:]

@@ -75,6 +75,8 @@ class Composer:
         In topological order.
     constants : dict of str to numpy.ndarray
         New constants that the steps read.
+    samples : dict of str to numpy.ndarray
+        What the steps compute for one row.
     """
 
     prefix: str
@@ -82,6 +84,7 @@ class Composer:
     evaluate: Evaluate
     steps: list[Step] = field(default_factory=list)
     constants: dict[str, Array] = field(default_factory=dict)
+    samples: dict[str, Array] = field(default_factory=dict)
 
     def constant(self, value: Any) -> Tensor:
         """A new constant."""
@@ -116,6 +119,7 @@ class Composer:
         name = f"{self.prefix}/{op}_{len(self.steps)}"
         names = tuple("" if one is None else one.name for one in tensors)
         self.steps.append(Step(op, names, name, dict(attributes)))
+        self.samples[name] = result
         return Tensor(name, result)
 
     def reshape(self, value: Tensor, *shape: int) -> Tensor:

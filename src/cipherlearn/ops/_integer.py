@@ -67,6 +67,9 @@ class IntegerForm:
         integer value; the integer form is for the other case.
     channel_axis : int or None
         Axis of the accumulator along which ranges are kept apart; None for one range.
+    keeps_grid : bool
+        Whether the result consists of integers of the operands, which then share scale and
+        zero-point (a maximum, a concatenation): there is no accumulator.
     """
 
     compute: Compute
@@ -75,6 +78,7 @@ class IntegerForm:
     prepare: Mapping[int, Callable[[Any], Any]] = field(default_factory=dict)
     univariate: bool = False
     channel_axis: int | None = None
+    keeps_grid: bool = False
 
 
 def matrix_product(left: Affine, right: Affine, scale: float = 1.0) -> Affine:
@@ -102,6 +106,46 @@ def _matmul(left: Any, right: Any) -> Any:
         # Integer products of NumPy are slow; these are as exact.
         return kernels.apply(ir.MatMul(), left, right)
     return np.matmul(left, right)
+
+
+def linear_map(operand: Affine, function: Callable[[Any], Any], step: Any) -> Affine:
+    """A linear function of integers, zero-point included.
+
+    Parameters
+    ----------
+    operand : Affine
+        Of shape (batch, channels, ...).
+    function : callable
+        Linear; works on integer arrays and on values of a circuit. What it pads with zeros stands
+        for zero, whatever the zero-point of the operand.
+    step : float or numpy.ndarray
+        Scale of the result.
+    """
+    integers = function(operand.integers)
+    if not np.any(operand.zero_point):
+        return Affine(integers, step, 0)
+    shape = (1, *operand.integers.shape[1:])
+    zero = function(np.broadcast_to(np.rint(operand.zero_point).astype(np.int64), shape))
+    apart = tuple(axis for axis in range(zero.ndim) if axis != 1)
+    channels = zero.max(axis=apart, keepdims=True)
+    # One zero-point a channel means one table a channel: what borders lack is added as integers.
+    if bool((zero != channels).any()):
+        integers = integers + (channels - zero)
+    return Affine(integers, step, channels)
+
+
+def pairwise(function: Callable[[Any, Any], Any], parts: Sequence[Any]) -> Any:
+    """An associative function of many values, as a tree of the least depth."""
+    left = list(parts)
+    while len(left) > 1:
+        pairs = [function(*left[i : i + 2]) for i in range(0, len(left) - 1, 2)]
+        left = pairs + left[len(left) - len(left) % 2 :]
+    return left[0]
+
+
+def minimum(left: Any, right: Any) -> Any:
+    """The smaller of two, through the maximum that circuits have."""
+    return 0 - np.maximum(0 - left, 0 - right)
 
 
 def add_bias(accumulator: Affine, bias: Any) -> Affine:

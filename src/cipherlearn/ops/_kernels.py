@@ -12,6 +12,8 @@ import numpy as np
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
+from cipherlearn.ops import _window_kernels
+
 
 class Erf(OpRun):
     """Error function; the reference one rounds float64 to float32 and loops in Python."""
@@ -52,7 +54,47 @@ class BitCast(OpRun):
         return (np.ascontiguousarray(x).view(target).reshape(x.shape),)
 
 
-KERNELS: tuple[type[OpRun], ...] = (Erf, Softplus, Mean, BitCast)
+class Concat(OpRun):
+    """Joining; constants of one row (borders) stand beside each row, which the reference refuses."""
+
+    def _run(self, *arrays: np.ndarray, axis: int) -> tuple[np.ndarray]:
+        rows = max(array.shape[0] for array in arrays)
+        if axis % arrays[0].ndim:
+            arrays = tuple(
+                np.broadcast_to(a, (rows, *a.shape[1:])) if len(a) == 1 else a for a in arrays
+            )
+        return (np.concatenate(arrays, axis=axis),)
+
+
+class LpNormalization(OpRun):
+    """Value by norm; the reference norm of order 1 adds signed values, and warns of zeros."""
+
+    def _run(self, x: np.ndarray, axis: int, p: int) -> tuple[np.ndarray]:
+        norm = np.linalg.norm(x, ord=p, axis=axis, keepdims=True)
+        return (np.divide(x, norm, out=np.zeros_like(x), where=norm != 0),)
+
+
+class GatherElements(OpRun):
+    """Elements along an axis; the reference one fails beyond 32 elements along it."""
+
+    def _run(self, data: np.ndarray, indices: np.ndarray, axis: int) -> tuple[np.ndarray]:
+        corner = tuple(
+            slice(None) if i == axis % data.ndim else slice(extent)
+            for i, extent in enumerate(indices.shape)
+        )
+        return (np.take_along_axis(data[corner], indices, axis=axis),)
+
+
+KERNELS: tuple[type[OpRun], ...] = (
+    Erf,
+    Softplus,
+    Mean,
+    BitCast,
+    Concat,
+    LpNormalization,
+    GatherElements,
+    *_window_kernels.KERNELS,
+)
 
 
 class Evaluator(ReferenceEvaluator):

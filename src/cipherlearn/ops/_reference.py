@@ -76,12 +76,34 @@ def numpy_function(
         scalar = elementwise and all(array is None or array.ndim == 0 for array in arrays)
         if scalar:
             arrays = [None if array is None else array.reshape(1) for array in arrays]
-        outputs = run(name, arrays, values, opset=opset, n_outputs=signature.n_outputs)
+        count = _count_outputs(signature, arrays, values)
+        values = {key: value for key, value in values.items() if key in signature.declared}
+        outputs = run(name, arrays, values, opset=opset, n_outputs=count)
         return tuple(output.reshape(()) for output in outputs) if scalar else outputs
 
-    function.__name__ = function.__qualname__ = f"numpy_{name.lower()}"
+    plain_name = _signature.split_name(name)[1].lower()
+    function.__name__ = function.__qualname__ = f"numpy_{plain_name}"
     function.__doc__ = f"Evaluate the ONNX operator {name}; returns a tuple of arrays."
     return function
+
+
+def _count_outputs(
+    signature: Signature, arrays: Sequence[Array | None], values: Mapping[str, Any]
+) -> int:
+    """Number of outputs that a call has."""
+    if signature.name == "BatchNormalization":
+        # The other outputs are those of training.
+        return 1
+    if signature.name != "Split":
+        return signature.n_outputs
+    sizes = arrays[1] if len(arrays) > 1 else None
+    count = values.get("num_outputs") if sizes is None else sizes.size
+    if not count:
+        raise InvalidParameterError(
+            "Split: neither the operand 'split' nor the attribute 'num_outputs' says how many parts"
+            " there are; give one of them."
+        )
+    return int(count)
 
 
 def convert_attributes(signature: Signature, attributes: Mapping[str, Any]) -> dict[str, Any]:
@@ -249,7 +271,8 @@ def _evaluator(
 
     names = ["" if dtype is None else f"x{i}" for i, dtype in enumerate(dtypes)]
     outputs = [f"y{i}" for i in range(n_outputs)]
-    node = helper.make_node(name, names, outputs)
+    domain, op_type = _signature.split_name(name)
+    node = helper.make_node(op_type, names, outputs, domain=domain)
     kinds = {key: item.kind for key, item in _signature.of_schema(name, opset).attributes.items()}
     for key, value in attributes:
         converted = list(value) if isinstance(value, tuple) else value
@@ -260,4 +283,6 @@ def _evaluator(
         if dtype is not None
     ]
     graph = helper.make_graph([node], "node", infos, [onnx.ValueInfoProto(name=o) for o in outputs])
-    return Evaluator(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)]))
+    versions = {"": opset, domain: _signature.domain_version(domain, opset)}
+    imports = [helper.make_opsetid(*item) for item in versions.items()]
+    return Evaluator(helper.make_model(graph, opset_imports=imports))

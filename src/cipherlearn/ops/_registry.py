@@ -70,6 +70,11 @@ class Op:
     expand : callable or None
         Writes the operator with simpler ones, where it has no integer form and is not a function of
         one encrypted value, element by element: see `cipherlearn.ops._expand`.
+    client : bool
+        Whether the client computes it, after decryption, where nothing but cheap operators follow
+        (a softmax at the end of a network).
+    encoding : bool
+        Whether the client computes it before encryption, where it is a public function of an input.
     function : callable or None
         The plain function of a user's own operator.
     """
@@ -81,6 +86,8 @@ class Op:
     check: Check | None = None
     integer: IntegerForm | None = None
     expand: Expand | None = None
+    client: bool = False
+    encoding: bool = False
     function: Callable[..., Any] | None = None
 
     def signature(self, opset: int = NEWEST_OPSET) -> Signature:
@@ -126,6 +133,8 @@ def register(
     check: Check | None = None,
     integer: IntegerForm | None = None,
     expand: Expand | None = None,
+    client: bool = False,
+    encoding: bool = False,
 ) -> None:
     """Register standard operators; their NumPy meaning comes from ``onnx.reference``.
 
@@ -144,6 +153,10 @@ def register(
         Integer form on quantized values.
     expand : callable or None, default None
         Writes the operator with simpler ones.
+    client : bool, default False
+        Whether the client computes it at the end of a model.
+    encoding : bool, default False
+        Whether the client computes it at the beginning of a model.
 
     Raises
     ------
@@ -155,7 +168,8 @@ def register(
             _UNAVAILABLE.add(name)
             continue
         function = _reference.numpy_function(name, check, elementwise=kind is Kind.ELEMENTWISE)
-        _add(Op(name, kind, function, frozenset(raw_inputs), check, integer, expand))
+        raw = frozenset(raw_inputs)
+        _add(Op(name, kind, function, raw, check, integer, expand, client, encoding))
 
 
 def _add(op: Op) -> None:

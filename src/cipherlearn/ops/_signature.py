@@ -25,6 +25,12 @@ NEWEST_OPSET: Final[int] = onnx.defs.onnx_opset_version()
 OLDEST_OPSET: Final[int] = 13
 """The oldest operator set that is evaluated as it is; older ones are converted up."""
 
+ML_DOMAIN: Final = "ai.onnx.ml"
+"""Domain of the operators of classical machine learning."""
+
+_NEWEST_ML_VERSION: Final = max(
+    schema.since_version for schema in onnx.defs.get_all_schemas() if schema.domain == ML_DOMAIN
+)
 _AttrType = onnx.AttributeProto
 
 
@@ -100,6 +106,8 @@ class Signature:
         Number of outputs that the operator declares.
     since_version : int
         Operator set that this signature comes from (0 for a user's own operator).
+    added : frozenset of str
+        Names of the attributes that only this package knows.
     """
 
     name: str
@@ -107,6 +115,12 @@ class Signature:
     attributes: Mapping[str, Attribute]
     n_outputs: int = 1
     since_version: int = 0
+    added: frozenset[str] = frozenset()
+
+    @property
+    def declared(self) -> frozenset[str]:
+        """Names of the attributes that the schema itself has."""
+        return frozenset(self.attributes) - self.added
 
     @property
     def variadic(self) -> bool:
@@ -188,7 +202,27 @@ def qualified_name(domain: str, op_type: str) -> str:
 def schema_exists(name: str, opset: int = NEWEST_OPSET) -> bool:
     """Tell whether ONNX itself defines an operator at an operator set."""
     domain, op_type = split_name(name)
-    return domain == "" and bool(onnx.defs.has(op_type, opset, ""))
+    if domain not in ("", ML_DOMAIN):
+        return False
+    return bool(onnx.defs.has(op_type, domain_version(domain, opset), domain))
+
+
+def domain_version(domain: str, opset: int = NEWEST_OPSET) -> int:
+    """Version of a domain's operators that goes with a version of the standard domain.
+
+    Parameters
+    ----------
+    domain : str
+        ``""``, or the domain of operators of classical machine learning, of which the newest
+        version is always taken: its later versions only add to the earlier ones.
+    opset : int, default NEWEST_OPSET
+        Operator set of the standard domain.
+
+    Returns
+    -------
+    int
+    """
+    return _NEWEST_ML_VERSION if domain == ML_DOMAIN else opset
 
 
 @functools.lru_cache(maxsize=1024)
@@ -214,7 +248,8 @@ def of_schema(name: str, opset: int = NEWEST_OPSET) -> Signature:
     if not schema_exists(name, opset):
         since = f" (it came later: {_first_version(name)})" if schema_exists(name) else ""
         raise UnsupportedOperatorError(f"Operator set {opset} has no operator {name!r}{since}.")
-    schema = onnx.defs.get_schema(name, opset, "")
+    domain, op_type = split_name(name)
+    schema = onnx.defs.get_schema(op_type, domain_version(domain, opset), domain)
     types = {c.type_param_str: frozenset(c.allowed_type_strs) for c in schema.type_constraints}
     option = onnx.defs.OpSchema.FormalParameterOption
     inputs = tuple(
@@ -228,18 +263,30 @@ def of_schema(name: str, opset: int = NEWEST_OPSET) -> Signature:
         for formal in schema.inputs
     )
     attributes = {key: _schema_attribute(key, value) for key, value in schema.attributes.items()}
+    added = _added_attributes(schema)
     return Signature(
         name=name,
         inputs=inputs,
-        attributes=MappingProxyType(attributes),
+        attributes=MappingProxyType({**attributes, **added}),
         n_outputs=len(schema.outputs),
         since_version=schema.since_version,
+        added=frozenset(added),
     )
 
 
 def _first_version(name: str) -> int:
-    versions = (s.since_version for s in onnx.defs.get_all_schemas_with_history() if s.name == name)
-    return min(versions)
+    known = onnx.defs.get_all_schemas_with_history()
+    return min(s.since_version for s in known if (s.domain, s.name) == split_name(name))
+
+
+def _added_attributes(schema: Any) -> dict[str, Attribute]:
+    """Let all versions of Split say how many parts there are, as its newest one does.
+
+    The older ones leave it to the number of outputs of the node, which a call does not know.
+    """
+    if schema.name != "Split" or "num_outputs" in schema.attributes:
+        return {}
+    return {"num_outputs": Attribute("num_outputs", None, int(_AttrType.INT))}
 
 
 def _schema_attribute(name: str, attribute: Any) -> Attribute:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
 from onnx import TensorProto
 
-from cipherlearn.ops._integer import Affine, IntegerForm
+from cipherlearn.ops._integer import Affine, IntegerForm, minimum, pairwise
 from cipherlearn.ops._registry import register
 
 _TYPES: Final = frozenset(
@@ -46,8 +48,9 @@ def _type_name(number: Any) -> str:
 
 def _add(operands: Sequence[Any], attributes: Mapping[str, Any]) -> Affine:
     del attributes
-    left, right = operands
-    return Affine(left.integers + right.integers, left.scale, left.zero_point + right.zero_point)
+    integers = pairwise(operator.add, [part.integers for part in operands])
+    zero = sum(part.zero_point for part in operands)
+    return Affine(integers, operands[0].scale, zero)
 
 
 def _subtract(operands: Sequence[Any], attributes: Mapping[str, Any]) -> Affine:
@@ -62,14 +65,23 @@ def _multiply(operands: Sequence[Any], attributes: Mapping[str, Any]) -> Affine:
     return Affine(left.centred * right.centred, left.scale * right.scale, 0)
 
 
-register("Add", integer=IntegerForm(_add, common_scale=True, univariate=True))
+def _extremum(function: Any) -> Any:
+    def compute(operands: Sequence[Any], attributes: Mapping[str, Any]) -> Affine:
+        del attributes
+        integers = pairwise(function, [part.integers for part in operands])
+        return replace(operands[0], integers=integers, constant=False)
+
+    return compute
+
+
+register("Add", "Sum", integer=IntegerForm(_add, common_scale=True, univariate=True))
+register("Max", integer=IntegerForm(_extremum(np.maximum), keeps_grid=True, univariate=True))
+register("Min", integer=IntegerForm(_extremum(minimum), keeps_grid=True, univariate=True))
 register("Sub", integer=IntegerForm(_subtract, common_scale=True, univariate=True))
 register("Mul", integer=IntegerForm(_multiply, univariate=True))
 # A quotient is a product with the reciprocal, which is a look-up on the divisor.
 register("Div", integer=IntegerForm(_multiply, univariate=True, prepare={1: np.reciprocal}))
-register("Mod", "Pow")
-register("Max", "Mean", "Min", "Sum")
-register("Abs", "Ceil", "Clip", "Floor", "Neg", "Reciprocal", "Round", "Sign")
+register("Abs", "Ceil", "Floor", "Neg", "Reciprocal", "Round", "Sign")
 register("Erf", "Exp", "Log", "Sqrt")
 register("BitCast", "Cast", check=_check_target)
 # Only the type of the second operand counts, never its values.

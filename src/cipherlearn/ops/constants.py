@@ -17,4 +17,6 @@ def _check_numbers(values: Mapping[str, Any]) -> str | None:
 
 register("Constant", kind=Kind.CONSTANT, check=_check_numbers)
 register("ConstantOfShape", kind=Kind.CONSTANT, raw_inputs={0})
-register("Shape", kind=Kind.CONSTANT)
+register("Range", kind=Kind.CONSTANT, raw_inputs={0, 1, 2})
+# Only the shape of the operand counts, never its values.
+register("EyeLike", "Shape", "Size", kind=Kind.CONSTANT)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from cipherlearn.errors import UnsupportedAttributeError
+from cipherlearn.ops._expand import Composer, Tensor
 from cipherlearn.ops._integer import Affine, IntegerForm, add_bias, matrix_product
 from cipherlearn.ops._registry import Kind, register
 
@@ -34,6 +35,15 @@ def _nonzero(alpha: float) -> float:
     return alpha
 
 
+def _with_encrypted_bias(
+    c: Composer, operands: Sequence[Tensor | None], attributes: Mapping[str, Any]
+) -> Tensor:
+    left, right, bias = operands
+    product = {key: attributes[key] for key in ("alpha", "transA", "transB")}
+    scaled = c.add("Mul", bias, float(attributes["beta"]))
+    return c.add("Add", c.add("Gemm", left, right, **product), scaled)
+
+
 def _matmul(operands: Sequence[Any], attributes: Mapping[str, Any]) -> Affine:
     del attributes
     return matrix_product(*operands)
@@ -43,5 +53,6 @@ register(
     "Gemm",
     kind=Kind.MIXING,
     integer=IntegerForm(_gemm, real_inputs=frozenset({2}), channel_axis=-1),
+    expand=_with_encrypted_bias,
 )
 register("MatMul", kind=Kind.MIXING, integer=IntegerForm(_matmul, channel_axis=-1))

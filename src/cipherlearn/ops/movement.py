@@ -21,5 +21,10 @@ def _check_inference(values: Mapping[str, Any]) -> str | None:
 
 
 register("Flatten", "Identity", "Transpose", kind=Kind.MOVEMENT)
+register("DepthToSpace", "SpaceToDepth", kind=Kind.MOVEMENT)
 register("Reshape", "Squeeze", "Unsqueeze", kind=Kind.MOVEMENT, raw_inputs={1})
+register("Expand", "Tile", kind=Kind.MOVEMENT, raw_inputs={1})
+register("Compress", "GatherElements", "GatherND", kind=Kind.MOVEMENT, raw_inputs={1})
+register("ReverseSequence", kind=Kind.MOVEMENT, raw_inputs={1})
+register("Slice", kind=Kind.MOVEMENT, raw_inputs={1, 2, 3, 4})
 register("Dropout", kind=Kind.MOVEMENT, raw_inputs={1, 2}, check=_check_inference)

@@ -12,7 +12,7 @@ from cipherlearn.circuit import allowed_results, simulate
 from cipherlearn.engines import DEFAULT_P_ERROR
 from cipherlearn.engines.execution import run_circuit
 from cipherlearn.errors import InvalidParameterError, InvalidShapeError, InvalidTypeError
-from cipherlearn.quantization.calibration import as_tuple, check_real_arrays
+from cipherlearn.quantization.calibration import as_array, as_tuple, check_real_arrays
 
 if TYPE_CHECKING:
     from cipherlearn.quantization.quantized_module import QuantizedModule
@@ -108,7 +108,8 @@ def measure_agreement(
 ) -> Agreement:
     """Compare a module's ways of computing: see `QuantizedModule.agreement`."""
     names = module.ordered_module_input_names
-    arrays = check_real_arrays(names, as_tuple(X))
+    inputs = as_tuple(X)
+    arrays = check_real_arrays(names, module.pre_processing(*inputs))
     rows = arrays[0].shape[0]
     if not rows:
         raise InvalidShapeError("agreement needs at least one row")
@@ -121,9 +122,9 @@ def measure_agreement(
         raise InvalidParameterError(
             f"n_fhe must be an integer from 0 to {rows} (the rows), not {n_fhe!r}"
         )
-    samples = module.samples(*arrays)
+    samples = module.samples(*inputs)
     exact = run_circuit(module.circuit, None, *samples)
-    reference = _float_outputs(module, arrays)
+    reference = _float_outputs(module, inputs)
     table = _Table(module, reference, labels)
     if reference is not None:
         table.add("float", reference)
@@ -224,11 +225,11 @@ def _r2(values: np.ndarray, truth: np.ndarray) -> float:
 
 
 def _float_outputs(
-    module: QuantizedModule, arrays: list[np.ndarray]
+    module: QuantizedModule, arrays: tuple[Any, ...]
 ) -> tuple[np.ndarray, ...] | None:
     if module.numpy_model is None:
         return None
-    outputs = module.numpy_model.numpy_forward(*arrays)
+    outputs = module.numpy_model.numpy_forward(*map(as_array, arrays))
     return tuple(np.asarray(output, dtype=np.float64) for output in outputs)
 
 

@@ -379,7 +379,8 @@ def _rounded(values: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
 def requantize(operand: QuantizedArray, options: QuantizationOptions) -> QuantizedArray:
     """A value quantized with other options, over the range observed where it was made.
 
-    Integers that are quantized in this way already stay as they are.
+    Integers that are quantized in this way already stay as they are, and so do narrower ones: more
+    bits would cost look-ups and say nothing new.
 
     Parameters
     ----------
@@ -389,7 +390,8 @@ def requantize(operand: QuantizedArray, options: QuantizationOptions) -> Quantiz
     quantizer = operand.quantizer
     if operand.holds_integers and not quantizer.no_clipping:
         same = quantizer.is_equal(options, ignore_sign_qat=True)
-        if same or quantizer.is_precomputed_qat:
+        narrower = quantizer.n_bits < options.n_bits and np.size(quantizer.scale) == 1
+        if same or narrower or quantizer.is_precomputed_qat:
             return operand
     reals = numbers(operand)
     return QuantizedArray(options.n_bits, reals, options=options, stats=quantizer.quant_stats)

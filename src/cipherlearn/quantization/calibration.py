@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from cipherlearn.onnx import Graph, check_inputs
 
 
 def check_calibration_data(graph: Graph, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Calibration data in float64, once it is known to fit the model.
+    """Calibration data in float64 (int64 where the model takes integers), if it fits the model.
 
     Raises
     ------
@@ -26,18 +26,12 @@ def check_calibration_data(graph: Graph, arrays: Sequence[np.ndarray]) -> list[n
     InvalidParameterError
         If there are fewer than two rows, or values that are not finite.
     InvalidTypeError
-        If an array does not hold floating-point numbers.
+        If an array does not hold what the model takes: floating-point numbers, or integers.
     ModelError
-        If the model takes integers, or cannot be computed row by row.
+        If the model cannot be computed row by row.
     """
-    for info in graph.inputs:
-        if info.dtype is not None and info.dtype.kind != "f":
-            raise ModelError(
-                f"the model declares its input {info.name!r} as {info.dtype}; inputs are "
-                "quantized from floating-point values: declare it as float, and cast it in the "
-                "model if need be"
-            )
-    checked = check_real_arrays(graph.input_names, arrays)
+    whole = {i.name for i in graph.inputs if i.dtype is not None and i.dtype.kind != "f"}
+    checked = check_real_arrays(graph.input_names, arrays, whole)
     rows = checked[0].shape[0]
     if rows < 2:
         raise InvalidParameterError(
@@ -55,8 +49,10 @@ def check_calibration_data(graph: Graph, arrays: Sequence[np.ndarray]) -> list[n
     return checked
 
 
-def check_real_arrays(names: Sequence[str], arrays: Sequence[Any]) -> list[np.ndarray]:
-    """Arrays of one batch in float64, one an input."""
+def check_real_arrays(
+    names: Sequence[str], arrays: Sequence[Any], whole: Collection[str] = ()
+) -> list[np.ndarray]:
+    """Arrays of one batch, one an input: in float64, or in int64 for the names in ``whole``."""
     if len(arrays) != len(names):
         raise InvalidShapeError(
             f"{len(arrays)} arrays were given; the model takes {len(names)} ({', '.join(names)})"
@@ -64,6 +60,9 @@ def check_real_arrays(names: Sequence[str], arrays: Sequence[Any]) -> list[np.nd
     result = []
     for name, given in zip(names, arrays, strict=True):
         array = as_array(given)
+        if name in whole:
+            result.append(_whole(name, array))
+            continue
         if array.dtype.kind != "f":
             raise InvalidTypeError(
                 f"the input {name!r} has dtype {array.dtype}; floating-point values are needed "
@@ -82,6 +81,16 @@ def check_real_arrays(names: Sequence[str], arrays: Sequence[Any]) -> list[np.nd
         rows = {name: array.shape[0] for name, array in zip(names, result, strict=True)}
         raise InvalidShapeError(f"all inputs need the same number of rows, not {rows}")
     return result
+
+
+def _whole(name: str, array: np.ndarray) -> np.ndarray:
+    whole = array.dtype.kind in "iub" or bool((np.rint(array) == array).all())
+    if not whole or array.ndim < 1:
+        raise InvalidTypeError(
+            f"the input {name!r} takes rows of integers; an array of dtype {array.dtype} and shape "
+            f"{array.shape} with other numbers was given"
+        )
+    return array.astype(np.int64)
 
 
 def as_tuple(value: Any) -> tuple[Any, ...]:

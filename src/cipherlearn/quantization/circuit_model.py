@@ -157,7 +157,8 @@ class CircuitModel(ABC):
             If the mode needs a compiled model.
         """
         mode = FheMode.of(fhe)
-        return self.dequantize_output(*as_tuple(self.quantized_forward(*self._rows(x), fhe=mode)))
+        integers = as_tuple(self.quantized_forward(*self._rows(x), fhe=mode))
+        return self.post_processing(*as_tuple(self.dequantize_output(*integers)))
 
     def quantized_forward(self, *q_x: np.ndarray, fhe: str | FheMode = "disable") -> Any:
         """Integer outputs of integer inputs.
@@ -221,10 +222,11 @@ class CircuitModel(ABC):
         return tuple(integers[:, None] for integers in self._rows(x))
 
     def real_outputs(self, integers: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
-        """Results of the circuit, as `cipherlearn.circuit.evaluate` returns them, as reals."""
-        return as_tuple(self.dequantize_output(*map(_without_sample_axis, integers)))
+        """Outputs of the model from what `cipherlearn.circuit.evaluate` returns."""
+        reals = as_tuple(self.dequantize_output(*map(_without_sample_axis, integers)))
+        return as_tuple(self.post_processing(*reals))
 
-    def quantize_input(self, *x: np.ndarray | None, dtype: Any = np.int64) -> Any:
+    def quantize_input(self, *x: Any, dtype: Any = np.int64) -> Any:
         """Integers of real inputs, in the client's hands.
 
         Parameters
@@ -244,6 +246,7 @@ class CircuitModel(ABC):
         InvalidTypeError, InvalidParameterError
             If an array does not hold floating-point values, or holds NaN or infinity.
         """
+        x = self.pre_processing(*x)
         if len(x) != len(self.input_quantizers):
             raise InvalidShapeError(
                 f"{len(x)} arrays were given; the model takes {len(self.input_quantizers)} "
@@ -272,13 +275,13 @@ class CircuitModel(ABC):
         )
         return result if len(result) > 1 else result[0]
 
-    def pre_processing(self, *values: np.ndarray) -> tuple[np.ndarray, ...]:
-        """What the client does before quantization: nothing, for the models supported so far."""
+    def pre_processing(self, *values: Any) -> tuple[Any, ...]:
+        """What the client does before quantization: nothing, unless a subclass says otherwise."""
         return values
 
-    def post_processing(self, values: np.ndarray) -> np.ndarray:
+    def post_processing(self, *values: np.ndarray) -> Any:
         """What the client does after dequantization: nothing, unless a subclass says otherwise."""
-        return values
+        return values if len(values) > 1 else values[0]
 
     @property
     def is_compiled(self) -> bool:
@@ -394,17 +397,25 @@ class CircuitModel(ABC):
             raise NotCompiledError("the cost is asked of the engine: call compile() first")
         return estimate_cost(self.circuit, self.fhe_circuit)
 
-    def bitwidth_and_range_report(self) -> dict[str, dict[str, Any]] | None:
-        """Range and width of the value that each layer hands on; None before compiling."""
-        if not self.is_compiled:
-            return None
+    def bitwidth_and_range_report(self) -> dict[str, dict[str, Any]]:
+        """Range and width of what each layer hands on: known before compiling, and without keys.
+
+        Returns
+        -------
+        dict
+            Name of the layer -> ``{"range": (smallest, largest integer), "bitwidth": bits}``.
+        """
+        nodes, readers = self.circuit.nodes, self.circuit.consumers()
         report: dict[str, dict[str, Any]] = {}
-        for node in self.circuit.nodes:
-            if node.label and node.encrypted:
-                known = report.setdefault(node.label, {"range": (0, 0), "bitwidth": 0})
-                low, high = known["range"]
-                known["range"] = (min(low, node.interval.min), max(high, node.interval.max))
-                known["bitwidth"] = max(known["bitwidth"], node.interval.width)
+        for position, node in enumerate(nodes):
+            used = any(nodes[reader].label != node.label for reader in readers[position])
+            handed_on = used or position in self.circuit.outputs
+            if not (node.label and node.encrypted and handed_on):
+                continue
+            low, high = node.interval.min, node.interval.max
+            known = report.setdefault(node.label, {"range": (low, high), "bitwidth": 0})
+            known["range"] = (min(known["range"][0], low), max(known["range"][1], high))
+            known["bitwidth"] = max(known["bitwidth"], node.interval.width)
         return report
 
 

@@ -23,11 +23,10 @@ from cipherlearn.quantization.base_quantized_op import QuantizedOp, numbers, obs
 from cipherlearn.quantization.n_bits import Rounding, process_rounding_threshold_bits
 from cipherlearn.quantization.quantized_array import Accumulator, QuantizedArray
 from cipherlearn.quantization.quantizers import (
-    STABILITY_CONST,
     MinMaxQuantizationStats,
-    QuantizationOptions,
     UniformQuantizationParameters,
 )
+from cipherlearn.quantization.shared_grid import CommonGrid, CommonScale
 
 #: Bits that an observed range must save where no look-up reads the accumulator.
 OUTPUT_LEAST_SAVING = 2
@@ -56,6 +55,8 @@ class QuantizedMixingOp(QuantizedOp, is_utility=True):
     follows_lookup : bool
         Whether an operand comes from a look-up, whose noise a wide result makes costly. True unless
         set.
+    read_elsewhere : frozenset of int
+        Positions of operands that another operator quantizes as well. None unless set.
     """
 
     def __init__(self, *args: Any, rounding_threshold_bits: Any = None, **kwargs: Any) -> None:
@@ -63,8 +64,9 @@ class QuantizedMixingOp(QuantizedOp, is_utility=True):
         self.rounding: Rounding | None = process_rounding_threshold_bits(rounding_threshold_bits)
         self.feeds_lookup = True
         self.follows_lookup = True
+        self.read_elsewhere: frozenset[int] = frozenset()
         self.plan: AccumulatorPlan | None = None
-        self.common_scale: float | None = None
+        self.joint: CommonScale | CommonGrid | None = None
         self._prepared_stats: dict[int, MinMaxQuantizationStats] = {}
         self._observed_inputs: tuple[np.ndarray, ...] | None = None
 
@@ -84,11 +86,10 @@ class QuantizedMixingOp(QuantizedOp, is_utility=True):
         """Compute on integers; on reals where the operator fuses."""
         if self.can_fuse():
             return super().q_impl(*q_inputs, **attrs)
+        if self.form is not None and self.form.keeps_grid:
+            return self._on_grid(q_inputs, attrs)
         if self.plan is None and self._observed_inputs is not None:
-            options = self.input_quant_opts
-            self.calibrate_accumulator(
-                *(QuantizedArray(options.n_bits, x, options=options) for x in self._observed_inputs)
-            )
+            self.calibrate_accumulator(*self._unobserved())
         if self.plan is None:
             raise NotCalibratedError(f"{self.op_instance_name} was not calibrated")
         return self._finish(self._accumulate(self._operands(q_inputs), attrs), self.plan)
@@ -120,6 +121,8 @@ class QuantizedMixingOp(QuantizedOp, is_utility=True):
         if sample_shapes is None:
             sample_shapes = [(1, *q_input.values.shape[1:]) for q_input in q_inputs]
         self._observe_operands(q_inputs)
+        if self.form is not None and self.form.keeps_grid:
+            return
         operands = self._operands(q_inputs)
         values = self._accumulate(operands, self.attrs).integers
         proved = self._proved_range(operands, sample_shapes)
@@ -187,6 +190,24 @@ class QuantizedMixingOp(QuantizedOp, is_utility=True):
         known = self.form is not None or kind.integer_compute is not base.integer_compute
         return known or kind.q_impl is base.q_impl
 
+    def _on_grid(
+        self, q_inputs: Sequence[QuantizedArray], attrs: Mapping[str, Any]
+    ) -> QuantizedArray:
+        """Integers of the operands, on the grid that these share."""
+        if self.joint is None:
+            self._observe_operands(self._unobserved())
+        if not isinstance(self.joint, CommonGrid):
+            raise NotCalibratedError(f"{self.op_instance_name} was not calibrated")
+        integers = self._accumulate(self._operands(q_inputs), attrs).integers
+        return self.joint.result(integers)
+
+    def _unobserved(self) -> list[QuantizedArray]:
+        """Calibration data quantized as the operator does it on its own."""
+        options = self.input_quant_opts
+        if self._observed_inputs is None:
+            raise NotCalibratedError(f"{self.op_instance_name} was not calibrated")
+        return [QuantizedArray(options.n_bits, x, options=options) for x in self._observed_inputs]
+
     def _operands(self, q_inputs: Sequence[QuantizedArray]) -> list[Any]:
         return self._prepare_inputs_with_constants(
             *q_inputs, calibrate=False, quantize_actual_values=True
@@ -206,6 +227,8 @@ class QuantizedMixingOp(QuantizedOp, is_utility=True):
         return self.integer_compute([self._as_affine(o, i) for i, o in enumerate(operands)], attrs)
 
     def _quantized(self, operand: QuantizedArray, position: int) -> QuantizedArray:
+        if self.joint is not None:
+            return self.joint.quantize(operand, position)
         if self.form is None or position in self._operand_quantizers:
             return super()._quantized(operand, position)
         if position in self.form.real_inputs:
@@ -213,8 +236,6 @@ class QuantizedMixingOp(QuantizedOp, is_utility=True):
                 f"{self.op_instance_name}: the operand number {position} of {self.op_type()} must "
                 "be a constant; add an encrypted value with Add"
             )
-        if self.form.common_scale:
-            return self._on_common_scale(operand)
         prepare = self.form.prepare.get(position)
         if prepare is None:
             return super()._quantized(operand, position)
@@ -227,36 +248,42 @@ class QuantizedMixingOp(QuantizedOp, is_utility=True):
             stats=self._prepared_stats.get(position),
         )
 
-    def _on_common_scale(self, operand: QuantizedArray) -> QuantizedArray:
-        """Integers from 0 on, with the step of the sum, so that they can be added."""
-        if self.common_scale is None:
-            raise NotCalibratedError(f"{self.op_instance_name} was not calibrated")
-        stats = operand.quantizer.quant_stats
-        zero_point = int(np.rint(-(stats.rmin or 0.0) / self.common_scale))
-        params = UniformQuantizationParameters(self.common_scale, zero_point, 0)
-        options = QuantizationOptions(self.input_quant_opts.n_bits)
-        reals = numbers(operand)
-        return QuantizedArray(options.n_bits, reals, options=options, stats=stats, params=params)
-
     def _observe_operands(self, q_inputs: Sequence[QuantizedArray]) -> None:
-        """What operands need before they can be quantized: a common scale, or a range."""
+        """What operands need before they can be quantized: something in common, or a range."""
         if self.form is None:
             return
+        positions = range(len(q_inputs) + len(self.constant_inputs))
+        encrypted = (i for i in positions if i not in self.constant_inputs)
+        operands = dict(zip(encrypted, q_inputs, strict=True))
+        if self.form.keeps_grid:
+            self.joint = self._common_grid(operands)
         if self.form.common_scale:
-            stats = [q_input.quantizer.quant_stats for q_input in q_inputs]
-            spans = [(s.rmax or 0.0) - (s.rmin or 0.0) for s in stats]
-            largest = max(*spans, max(abs(s.rmax or 0.0) for s in stats) * STABILITY_CONST)
-            self.common_scale = (largest or 1.0) / (2**self.input_quant_opts.n_bits - 1)
+            self.joint = CommonScale.of(operands, self.input_quant_opts, self.read_elsewhere)
         if self.form.prepare and self.integer_operands:
             raise UnsupportedAttributeError(
                 f"{self.op_instance_name} ({self.op_type()}) divides an encrypted integer by "
                 "another one, which would have to be truncated: cast both to float before"
             )
-        positions = range(len(q_inputs) + len(self.constant_inputs))
-        encrypted = [i for i in positions if i not in self.constant_inputs]
-        for position, q_input in zip(encrypted, q_inputs, strict=True):
+        for position, q_input in operands.items():
             if position in self.form.prepare:
                 self._prepared_stats[position] = self._prepared_range(q_input, position)
+
+    def _common_grid(self, operands: Mapping[int, QuantizedArray]) -> CommonGrid:
+        constants = [np.asarray(c) for p, c in self.constant_inputs.items() if self._is_joined(p)]
+        own = self._operand_quantizers.get(next(iter(operands)))
+        if own is not None and len(operands) == 1 and not constants:
+            return CommonGrid(own)
+        return CommonGrid.of(list(operands.values()), constants, self.input_quant_opts)
+
+    def _is_joined(self, position: int) -> bool:
+        """Whether a constant is an operand like the encrypted ones (not axes, for example)."""
+        raw = ops.get(self.op_type()).raw_inputs
+        return position not in raw and self.constant_inputs[position] is not None
+
+    def _constant(self, position: int, quantized: bool) -> Any:
+        if quantized and self.joint is not None and self._is_joined(position):
+            return self.joint.constant(self.constant_inputs[position])
+        return super()._constant(position, quantized)
 
     def _prepared_range(self, q_input: QuantizedArray, position: int) -> MinMaxQuantizationStats:
         prepare = {} if self.form is None else self.form.prepare
@@ -274,7 +301,10 @@ class QuantizedMixingOp(QuantizedOp, is_utility=True):
         return stats
 
     def _as_affine(self, operand: Any, position: int) -> Any:
-        if operand is None or (self.form is not None and position in self.form.real_inputs):
+        raw = position in ops.get(self.op_type()).raw_inputs
+        if operand is None or raw:
+            return operand
+        if self.form is not None and position in self.form.real_inputs:
             return operand.values if isinstance(operand, QuantizedArray) else operand
         constant = position in self.constant_inputs
         if not isinstance(operand, QuantizedArray):

@@ -17,6 +17,7 @@ from cipherlearn.quantization.n_bits import (
     get_n_bits_dict,
     process_rounding_threshold_bits,
 )
+from cipherlearn.quantization.prepare import prepare
 from cipherlearn.quantization.quantized_array import QuantizedArray
 from cipherlearn.quantization.quantized_module import QuantizedModule
 from cipherlearn.quantization.quantizers import QuantizationOptions, UniformQuantizer
@@ -113,16 +114,20 @@ class ONNXConverter:
         data = check_calibration_data(graph, calibration_data)
         check_outputs(graph)
         check_rows(graph, data)
-        walk = Walk(self, graph, data)
+        parts = prepare(graph, data)
+        body = parts.body
+        walk = Walk(self, body, parts.data, parts.samples, parts.encodings)
         walk.run()
         self.quant_ops_dict, self.quant_params = walk.layers, walk.parameters
         return QuantizedModule.from_layers(
-            ordered_module_input_names=graph.input_names,
-            ordered_module_output_names=graph.output_names,
+            ordered_module_input_names=body.input_names,
+            ordered_module_output_names=body.output_names,
             quant_layers_dict=self.quant_ops_dict,
-            input_quantizers=walk.quantizers(graph.input_names),
-            output_quantizers=walk.quantizers(graph.output_names),
-            calibration_data=data,
+            input_quantizers=walk.quantizers(body.input_names),
+            output_quantizers=walk.quantizers(body.output_names),
+            calibration_data=parts.data,
+            head=parts.head,
+            tail=parts.tail,
             onnx_model=self.numpy_model.onnx_model if keep_onnx else None,
             numpy_model=self.numpy_model if keep_onnx else None,
         )

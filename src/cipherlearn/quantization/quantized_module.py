@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -21,9 +22,23 @@ from cipherlearn.errors import (
     ModelError,
     NotCalibratedError,
 )
+from cipherlearn.onnx import Graph
 from cipherlearn.quantization.agreement import Agreement, measure_agreement
+from cipherlearn.quantization.annotation import annotated_model
 from cipherlearn.quantization.base_quantized_op import QuantizedOp
 from cipherlearn.quantization.circuit_model import CircuitModel
+from cipherlearn.quantization.client_side import (
+    encoded,
+    graph_from_dict,
+    graph_to_dict,
+    run_tail,
+)
+from cipherlearn.quantization.inspection import (
+    Trace,
+    check_has_layers,
+    held_integers,
+    trace_module,
+)
 from cipherlearn.quantization.quantized_array import QuantizedArray
 from cipherlearn.quantization.quantizers import UniformQuantizer
 
@@ -79,6 +94,8 @@ class QuantizedModule(CircuitModel):
         self.quant_layers_dict: dict[str, Any] = dict(quant_layers_dict or {})
         self.onnx_model = onnx_model
         self.numpy_model: Any = None
+        self.head: Graph | None = None
+        self.tail: Graph | None = None
         self.post_processing_params: dict[str, Any] = {}
 
     @classmethod
@@ -93,6 +110,8 @@ class QuantizedModule(CircuitModel):
         calibration_data: list[np.ndarray],
         onnx_model: Any,
         numpy_model: Any,
+        head: Graph | None = None,
+        tail: Graph | None = None,
     ) -> QuantizedModule:
         """A module of calibrated layers: what converters make.
 
@@ -105,6 +124,8 @@ class QuantizedModule(CircuitModel):
             Tells the shapes of the inputs.
         numpy_model : NumpyModule or None
             The float model, to compare with.
+        head, tail : Graph, optional
+            What the client computes before quantization, and after dequantization.
         """
         module = cls(
             ordered_module_input_names, ordered_module_output_names, quant_layers_dict, onnx_model
@@ -113,6 +134,7 @@ class QuantizedModule(CircuitModel):
         module.output_quantizers = output_quantizers
         module.input_shapes = tuple((1, *array.shape[1:]) for array in calibration_data)
         module.numpy_model = numpy_model
+        module.head, module.tail = head, tail
         return module
 
     def _build_circuit(self) -> Circuit:
@@ -138,6 +160,22 @@ class QuantizedModule(CircuitModel):
             return fuse(fold_factors(builder.finish(outputs, self.ordered_module_output_names)))
         except CircuitError as error:
             raise ModelError(str(error)) from error
+
+    def pre_processing(self, *values: Any) -> tuple[Any, ...]:
+        """What the client does before quantization: encodings of tokens, for example.
+
+        Raises
+        ------
+        InvalidShapeError, InvalidParameterError
+            If there is not one array an input, or a token is outside of its table.
+        """
+        return values if self.head is None else encoded(self.head, values)
+
+    def post_processing(self, *values: np.ndarray) -> Any:
+        """What the client does after dequantization: a softmax or an arg-max, for example."""
+        if self.tail is not None:
+            values = run_tail(self.tail, values)
+        return super().post_processing(*values)
 
     def __call__(self, *x: np.ndarray) -> Any:
         """`forward` in the clear."""
@@ -251,6 +289,49 @@ class QuantizedModule(CircuitModel):
         """
         return measure_agreement(self, X, y, n_fhe, random_state)
 
+    def trace(self, *x: np.ndarray) -> Trace:
+        """Every intermediate tensor on given rows, in float and quantized, in the clear.
+
+        Parameters
+        ----------
+        *x : numpy.ndarray of float, each of shape (rows, *shape)
+
+        Returns
+        -------
+        Trace
+            Prints as a table; ``trace[name]`` is one tensor, by its name or that of its node.
+
+        Raises
+        ------
+        ModelError
+            If the module was loaded: it has a circuit, and no layers.
+        """
+        return trace_module(self, self._values, *x)
+
+    def annotated_onnx(self) -> Any:
+        """The float model with bits, scale, zero-point and range of its tensors as metadata.
+
+        Returns
+        -------
+        onnx.ModelProto
+
+        Raises
+        ------
+        ModelError
+            If the module was loaded, or made with ``keep_onnx=False``.
+        """
+        check_has_layers(self)
+        if self.onnx_model is None:
+            raise ModelError("the float model was not kept: quantize with keep_onnx=True")
+        tail = () if self.tail is None else self.tail.nodes
+        on_client = [name for node in tail for name in node.outputs]
+        held = held_integers(self, self._values)
+        return annotated_model(self.onnx_model, held, self.quant_layers_dict, on_client)
+
+    def save_onnx(self, path: str | Path) -> None:
+        """Write `annotated_onnx` to a file, which viewers such as Netron open."""
+        Path(path).write_bytes(self.annotated_onnx().SerializeToString())
+
     def dump_dict(self) -> dict[str, Any]:
         """Circuit and quantizers as JSON-compatible data; no float model, no keys."""
         return {
@@ -264,6 +345,8 @@ class QuantizedModule(CircuitModel):
             "post_processing_params": {
                 k: encode(v) for k, v in self.post_processing_params.items()
             },
+            "head": None if self.head is None else graph_to_dict(self.head),
+            "tail": None if self.tail is None else graph_to_dict(self.tail),
         }
 
     def dumps(self) -> str:
@@ -300,6 +383,8 @@ class QuantizedModule(CircuitModel):
             )
             parameters = data["post_processing_params"].items()
             module.post_processing_params = {key: decode(value) for key, value in parameters}
+            module.head = None if data["head"] is None else graph_from_dict(data["head"])
+            module.tail = None if data["tail"] is None else graph_from_dict(data["tail"])
         except (KeyError, TypeError, AttributeError) as error:
             raise FormatError(f"the saved module is damaged: {error!r}") from error
         return module

@@ -52,7 +52,8 @@ def _make_standard_classes() -> dict[str, Any]:
     made = {}
     for name in ops.names():
         op = ops.get(name)
-        if op.kind is not ops.Kind.CONSTANT and op.function is None:
+        expanded = op.kind is ops.Kind.MIXING and op.integer is None
+        if op.kind is not ops.Kind.CONSTANT and op.function is None and not expanded:
             made["Quantized" + name] = quantized_class(name)
     return made
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,8 +16,9 @@ from cipherlearn.errors import (
     UnsupportedAttributeError,
     warn,
 )
-from cipherlearn.onnx import Graph, Node, execute, intermediate_values
+from cipherlearn.onnx import Graph, Node, execute
 from cipherlearn.quantization.base_quantized_op import QuantizedOp, observed_values
+from cipherlearn.quantization.expand import Provenance
 from cipherlearn.quantization.mixing import QuantizedMixingOp
 from cipherlearn.quantization.quantized_array import QuantizedArray
 from cipherlearn.quantization.quantized_ops import quantized_class
@@ -40,6 +39,10 @@ class Walk:
         The float model.
     data : list of numpy.ndarray of float64
         Calibration data, one array an input.
+    samples : dict of str to numpy.ndarray
+        Every tensor for one row.
+    encodings : set of str, default=()
+        Inputs that hold zeros and ones only.
 
     Attributes
     ----------
@@ -49,24 +52,37 @@ class Walk:
         Constants as the operators hold them.
     """
 
-    def __init__(self, converter: ONNXConverter, graph: Graph, data: list[np.ndarray]) -> None:
+    def __init__(
+        self,
+        converter: ONNXConverter,
+        graph: Graph,
+        data: list[np.ndarray],
+        samples: Mapping[str, np.ndarray],
+        encodings: Iterable[str] = (),
+    ) -> None:
         self.converter = converter
-        self.graph = _with_constant_bias(graph)
+        self.graph = graph
         self.layers: dict[str, tuple[tuple[str, ...], QuantizedOp]] = {}
         self.parameters: dict[str, Any] = {}
-        self._shapes = _sample_shapes(self.graph, data)
+        self._shapes = {name: np.shape(value) for name, value in samples.items()}
         self._quantized: dict[str, QuantizedArray] = {}
         self._floats: dict[str, np.ndarray] = {}
-        self._producers: dict[str, frozenset[str]] = {}
+        self._provenance = Provenance(graph.input_names)
         # Inputs, and what is one moved: quantized by the client.
         self._from_client = set(graph.input_names)
-        for info, array in zip(graph.inputs, data, strict=True):
-            self._floats[info.name] = array
-            self._quantized[info.name] = self._input(array)
-            self._producers[info.name] = frozenset({info.name})
+        self._floats.update(zip(graph.input_names, data, strict=True))
+        for names in _joined_inputs(graph):
+            together = np.concatenate([self._floats[name].reshape(-1) for name in names])
+            for name in names:
+                self._quantized[name] = self._input(name, together, name in encodings)
 
-    def _input(self, array: np.ndarray) -> QuantizedArray:
-        sample = self.converter.quantize_input(array)
+    def _input(self, name: str, together: np.ndarray, is_binary: bool) -> QuantizedArray:
+        """An input, quantized for the range of all inputs that it is joined with."""
+        array = self._floats[name]
+        sample = _bits(array) if is_binary else self.converter.quantize_input(together)
+        if not is_binary:
+            q = sample.quantizer
+            sample = QuantizedArray(q.n_bits, array, options=q, stats=q, params=q)
         # From here on the client's integers are what there is: calibrate on what they stand for.
         known = sample.quantizer
         return QuantizedArray(
@@ -115,7 +131,8 @@ class Walk:
             op.calibrate_accumulator(*operands, sample_shapes=shapes)
         self._quantized[output] = op(*operands)
         self._floats[output] = result
-        self._producers[output] = self._producers_of(node, op, variable)
+        shape, constants = self._shapes[variable[0]], self.graph.constants
+        self._provenance.record(node, op.can_fuse(), shape, constants)
         if op.moves_elements() and self._from_client.issuperset(variable):
             self._from_client.add(output)
         self.layers[output] = (variable, op)
@@ -135,7 +152,7 @@ class Walk:
         options: dict[str, Any] = {
             "n_bits_output": converter.n_bits_model_outputs,
             "op_instance_name": node.name,
-            "int_input_names": set().union(*(self._producers[name] for name in variable)),
+            "int_input_names": set(self._provenance.of(variable)),
             "constant_inputs": self._constants(node),
             "input_quant_opts": converter.options_for_inputs(n_bits, values),
             "opset": self.graph.opset,
@@ -149,6 +166,7 @@ class Walk:
         if isinstance(op, QuantizedMixingOp):
             op.feeds_lookup = self._is_looked_up(node.outputs[0])
             op.follows_lookup = not by_client
+            op.read_elsewhere = self._read_elsewhere(node)
         if not op.can_fuse() and not op.moves_elements():
             self._quantize_constants(op, node)
             for position, name in enumerate(node.inputs):
@@ -176,6 +194,17 @@ class Walk:
                     "model; it must be a constant"
                 )
 
+    def _read_elsewhere(self, node: Node) -> frozenset[int]:
+        """Positions of operands that another operator quantizes to a grid of its own."""
+        return frozenset(
+            position
+            for position, name in enumerate(node.inputs)
+            if name in self._quantized
+            and any(
+                reader is not node and _has_grid(reader) for reader in self.graph.consumers(name)
+            )
+        )
+
     def _is_looked_up(self, tensor: str) -> bool:
         """Whether anything but outputs reads a tensor, if need be moved."""
         return any(
@@ -197,6 +226,8 @@ class Walk:
 
     def _quantize_constants(self, op: QuantizedOp, node: Node) -> None:
         form = op.form if isinstance(op, QuantizedMixingOp) else None
+        if form is not None and (form.keeps_grid or form.common_scale):
+            return  # they share the scale of the others
         kept = ops.get(node.op).raw_inputs | (form.real_inputs if form else frozenset())
         for position, value in op.constant_inputs.items():
             name = node.inputs[position]
@@ -206,24 +237,41 @@ class Walk:
                 op.constant_inputs[position] = self.converter.quantize_constant(value, name)
                 self.parameters[name] = op.constant_inputs[position]
 
-    def _producers_of(
-        self, node: Node, op: QuantizedOp, variable: tuple[str, ...]
-    ) -> frozenset[str]:
-        """Names of the integer values that the output is an element-wise function of."""
-        if not op.can_fuse():
-            return frozenset({node.outputs[0]})
-        union = frozenset().union(*(self._producers[name] for name in variable))
-        if not op.moves_elements():
-            return union
-        # The same movement of the same value is the same value again.
-        shape = self._shapes[variable[0]]
-        text = repr((node.op, shape, sorted(node.attributes.items()), _digest(op)))
-        return frozenset(f"{text}({name})" for name in union)
+
+def _joined_inputs(graph: Graph) -> list[list[str]]:
+    """The inputs in groups: those that stand side by side later on share one grid.
+
+    The client quantizes them; on grids of their own, each of their elements would cost a look-up.
+    """
+    groups = {name: [name] for name in graph.input_names}
+    behind = {name: name for name in graph.input_names}
+    for node in graph.nodes:
+        op = ops.get(node.op)
+        sources = [behind[name] for name in node.inputs if name in behind]
+        if op.kind is ops.Kind.MOVEMENT and sources:
+            behind.update(dict.fromkeys(node.outputs, sources[0]))
+        elif op.integer is not None and op.integer.keeps_grid and len(set(sources)) > 1:
+            union = list(dict.fromkeys(name for source in sources for name in groups[source]))
+            groups.update(dict.fromkeys(union, union))
+            behind.update(dict.fromkeys(node.outputs, sources[0]))
+    return [names for name, names in groups.items() if names[0] == name]
+
+
+def _bits(array: np.ndarray) -> QuantizedArray:
+    return QuantizedArray(1, array.astype(np.float64), rmin=0.0, rmax=1.0, scale=1.0, zero_point=0)
+
+
+def _has_grid(reader: Node) -> bool:
+    form = ops.get(reader.op).integer
+    return form is not None and not form.univariate and not form.common_scale
 
 
 def _has_own_scale(op: QuantizedOp, position: int) -> bool:
     form = op.form if isinstance(op, QuantizedMixingOp) else None
-    return form is None or not (form.common_scale or position in form.prepare)
+    if form is None:
+        return True
+    joined = form.keeps_grid and len(op.int_input_names) > 1
+    return not (joined or form.common_scale or position in form.prepare)
 
 
 def check_outputs(graph: Graph) -> None:
@@ -275,38 +323,3 @@ def check_rows(graph: Graph, data: list[np.ndarray]) -> None:
 
 def _is_close(left: np.ndarray, right: np.ndarray) -> bool:
     return bool(np.isclose(left, right, rtol=1e-3, atol=1e-5, equal_nan=True).all())
-
-
-def _sample_shapes(graph: Graph, data: list[np.ndarray]) -> dict[str, tuple[int, ...]]:
-    """Shape of every tensor for one row."""
-    values = intermediate_values(graph, *(array[:1] for array in data))
-    return {name: np.shape(value) for name, value in values.items()}
-
-
-def _with_constant_bias(graph: Graph) -> Graph:
-    """Gemm with a third operand that is no constant, as a product and a sum."""
-    constants = dict(graph.constants)
-    nodes = [part for node in graph.nodes for part in _plain_gemm(node, constants)]
-    return replace(graph, nodes=tuple(nodes), constants=constants)
-
-
-def _plain_gemm(node: Node, constants: dict[str, np.ndarray]) -> Iterator[Node]:
-    bias = node.inputs[2] if node.op == "Gemm" and len(node.inputs) > 2 else ""
-    if not bias or bias in constants:
-        yield node
-        return
-    product, scaled, factor = (f"{node.outputs[0]}/{part}" for part in ("product", "bias", "beta"))
-    attributes = dict(node.attributes)
-    constants[factor] = np.asarray(attributes.pop("beta", 1.0), dtype=np.float32)
-    yield Node("Gemm", f"{node.name}/product", node.inputs[:2], (product,), attributes)
-    yield Node("Mul", f"{node.name}/beta", (bias, factor), (scaled,))
-    yield Node("Add", f"{node.name}/sum", (product, scaled), node.outputs)
-
-
-def _digest(op: QuantizedOp) -> str:
-    digest = hashlib.blake2b(digest_size=8)
-    for position, value in sorted(op.constant_inputs.items()):
-        array = np.ascontiguousarray(() if value is None else value)
-        digest.update(f"{position}{array.shape}{array.dtype}".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()

@@ -289,10 +289,10 @@ def _brevitas_layers(module: torch.nn.Module) -> list[str]:
 
 def _to_array(value: Any) -> np.ndarray:
     array = as_array(value)
-    if array.dtype.kind != "f":
+    if array.dtype.kind not in "fiub":
         raise InvalidTypeError(
-            f"calibration data has dtype {array.dtype}; floating-point values are needed (use "
-            "x.astype('float32') or x.float())"
+            f"calibration data has dtype {array.dtype}; numbers are needed: floating-point ones, or "
+            "integers where the model takes tokens"
         )
     if array.ndim < 1 or not array.shape[0]:
         raise InvalidParameterError(

@@ -1,0 +1,79 @@
+"""Pools: sums and maxima over windows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from cipherlearn.errors import UnsupportedAttributeError
+from cipherlearn.ops._expand import Composer, Tensor
+from cipherlearn.ops._integer import Affine, IntegerForm, linear_map
+from cipherlearn.ops._registry import Kind, register
+from cipherlearn.ops._windows import axes_of, window_maximum, window_sizes, window_sum
+
+
+def _average_pool(operands: Sequence[Any], attributes: Mapping[str, Any]) -> Affine:
+    image: Affine = operands[0]
+    axes = axes_of(attributes, image.integers.shape[2:], attributes["kernel_shape"])
+    sizes = window_sizes(axes, bool(attributes.get("count_include_pad")))
+    step = image.scale / (float(sizes.flat[0]) if np.ptp(sizes) == 0 else sizes)
+    return linear_map(image, lambda q: window_sum(q, axes), step)
+
+
+def _max_pool(operands: Sequence[Any], attributes: Mapping[str, Any]) -> Affine:
+    image: Affine = operands[0]
+    axes = axes_of(attributes, image.integers.shape[2:], attributes["kernel_shape"])
+    return replace(image, integers=window_maximum(image.integers, axes))
+
+
+def _space(operand: Tensor | None) -> tuple[Tensor, tuple[int, ...]]:
+    if operand is None:  # the schema requires it; the type does not say so
+        raise UnsupportedAttributeError("the pool has no operand")
+    return operand, tuple(range(2, operand.ndim))
+
+
+def _global_average(c: Composer, operands: Sequence[Tensor | None], _: Mapping[str, Any]) -> Tensor:
+    image, axes = _space(operands[0])
+    return _reduced(c, "ReduceMean", image, axes)
+
+
+def _global_max(c: Composer, operands: Sequence[Tensor | None], _: Mapping[str, Any]) -> Tensor:
+    image, axes = _space(operands[0])
+    return _reduced(c, "ReduceMax", image, axes)
+
+
+def _reduced(c: Composer, op: str, value: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """A reduction that keeps its axes: the operator set decides where they are given."""
+    if c.opset >= 18 or op == "ReduceSum":
+        return c.add(op, value, np.array(axes, dtype=np.int64), keepdims=1)
+    return c.add(op, value, axes=axes, keepdims=1)
+
+
+def _lp_pool(
+    c: Composer, operands: Sequence[Tensor | None], attributes: Mapping[str, Any]
+) -> Tensor:
+    """The root of a sum of powers, the sum being an average times the size of the window."""
+    image, _ = _space(operands[0])
+    if attributes.get("ceil_mode"):
+        raise UnsupportedAttributeError("ceil_mode=1 is not supported for LpPool; use 0")
+    order = float(attributes.get("p") or 2)
+    known = ("kernel_shape", "strides", "pads", "dilations", "auto_pad")
+    same = {key: attributes[key] for key in known if attributes.get(key) is not None}
+    powers = c.add("Pow", c.add("Abs", image), order)
+    mean = c.add("AveragePool", powers, count_include_pad=1, **same)
+    size = float(np.prod(attributes["kernel_shape"]))
+    return c.add("Pow", c.add("Mul", mean, size), 1.0 / order)
+
+
+register("AveragePool", kind=Kind.MIXING, integer=IntegerForm(_average_pool, channel_axis=1))
+register(
+    "MaxPool",
+    kind=Kind.MIXING,
+    integer=IntegerForm(_max_pool, keeps_grid=True),
+)
+register("GlobalAveragePool", kind=Kind.MIXING, expand=_global_average)
+register("GlobalMaxPool", kind=Kind.MIXING, expand=_global_max)
+register("LpPool", kind=Kind.MIXING, expand=_lp_pool)

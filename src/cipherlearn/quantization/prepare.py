@@ -1,0 +1,81 @@
+"""From the float graph of a model to the part of it that is quantized."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cipherlearn.errors import ModelError
+from cipherlearn.onnx import Graph, intermediate_values
+from cipherlearn.quantization.client_side import (
+    run_head,
+    split_head,
+    split_tail,
+    with_encodings,
+)
+from cipherlearn.quantization.expand import expand
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A float model, cut into what the client and what the server computes.
+
+    Parameters
+    ----------
+    head, tail : Graph or None
+        What the client computes before encryption, and after decryption.
+    body : Graph
+        What is quantized: every operator has a table or an integer form.
+    data : list of numpy.ndarray of float64
+        Calibration data of the body.
+    samples : dict of str to numpy.ndarray
+        Every tensor of the body for one row.
+    encodings : frozenset of str
+        Inputs of the body that hold zeros and ones only.
+    """
+
+    head: Graph | None
+    body: Graph
+    tail: Graph | None
+    data: list[np.ndarray]
+    samples: Mapping[str, np.ndarray]
+    encodings: frozenset[str]
+
+
+def prepare(graph: Graph, data: list[np.ndarray]) -> Parts:
+    """Cut a model into parts, and write its operators with those that can be quantized.
+
+    Parameters
+    ----------
+    graph : Graph
+    data : list of numpy.ndarray
+        Calibration data, one array an input.
+
+    Raises
+    ------
+    ModelError
+        If what is encrypted would be integers that the client cannot encode.
+    """
+    samples = dict(intermediate_values(graph, *(array[:1] for array in data)))
+    # What ends or begins a model may be hidden in larger operators (a classifier).
+    graph = expand(graph, samples, lambda node: "." in node.op)
+    graph = with_encodings(graph, samples)
+    head, graph = split_head(graph)
+    body, tail = split_tail(graph)
+    encodings: frozenset[str] = frozenset()
+    if head is not None:
+        inputs: tuple[Any, ...] = tuple(data)
+        data = [np.asarray(array) for array in run_head(head, inputs)]
+        encodings = frozenset(body.input_names) - frozenset(head.input_names)
+    for info, array in zip(body.inputs, data, strict=True):
+        if array.dtype.kind != "f" and info.name not in encodings:
+            raise ModelError(
+                f"the model declares its input {info.name!r} as {array.dtype}; inputs are "
+                "quantized from floating-point values: declare it as float, and cast it in the "
+                "model if need be"
+            )
+    body = expand(body, samples)
+    return Parts(head, body, tail, [a.astype(np.float64) for a in data], samples, encodings)

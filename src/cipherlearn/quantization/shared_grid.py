@@ -1,0 +1,179 @@
+"""Operands that are added, compared, or put side by side as integers: what they have in common."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cipherlearn.quantization.base_quantized_op import numbers, requantize
+from cipherlearn.quantization.quantized_array import QuantizedArray
+from cipherlearn.quantization.quantizers import (
+    STABILITY_CONST,
+    QuantizationOptions,
+    UniformQuantizationParameters,
+    UniformQuantizer,
+)
+
+#: A sum may take this many times finer steps than its largest operand asks for, if that saves the
+#: look-ups of another operand.
+MOST_REFINEMENT = 4.0
+
+
+@dataclass(frozen=True, eq=False)
+class CommonScale:
+    """One scale for the operands of a sum; each has a zero-point of its own.
+
+    Parameters
+    ----------
+    scale : float
+    options : QuantizationOptions
+        Bits and sign that operands have where nothing is shared.
+    kept : frozenset of int
+        Positions of operands whose own grid has this scale: nothing is done to their integers.
+    """
+
+    scale: float
+    options: QuantizationOptions
+    kept: frozenset[int]
+
+    @classmethod
+    def of(
+        cls,
+        operands: Mapping[int, QuantizedArray],
+        options: QuantizationOptions,
+        read_elsewhere: Collection[int],
+    ) -> CommonScale:
+        """Choose the scale.
+
+        It is that of the operand with the largest range, unless one that is not much finer saves
+        the look-ups of an operand: one that holds integers already, or is quantized elsewhere too.
+
+        Parameters
+        ----------
+        operands : mapping of int to QuantizedArray
+            By position; their quantizers know the observed ranges.
+        options : QuantizationOptions
+        read_elsewhere : collection of int
+            Positions of operands that another operator quantizes as well.
+        """
+        stats = [operand.quantizer.quant_stats for operand in operands.values()]
+        spans = [(s.rmax or 0.0) - (s.rmin or 0.0) for s in stats]
+        largest = max(*spans, max(abs(s.rmax or 0.0) for s in stats) * STABILITY_CONST)
+        coarsest = (largest or 1.0) / (2**options.n_bits - 1)
+        grids = {
+            position: requantize(operand, _own_options(operand, options)).quantizer
+            for position, operand in operands.items()
+            if position in read_elsewhere or _on_grid(operand)
+        }
+        scales = {p: float(g.scale) for p, g in grids.items() if np.size(g.scale) == 1}
+        near = [s for s in scales.values() if s * MOST_REFINEMENT >= coarsest]
+        chosen = max(near, default=coarsest)
+        kept = frozenset(position for position, scale in scales.items() if scale == chosen)
+        return cls(chosen, options, kept)
+
+    def quantize(self, operand: QuantizedArray, position: int) -> QuantizedArray:
+        """An encrypted operand: integers from 0 on, unless it keeps its own."""
+        if position in self.kept:
+            return requantize(operand, _own_options(operand, self.options))
+        stats = operand.quantizer.quant_stats
+        low, high = stats.rmin or 0.0, stats.rmax or 0.0
+        steps = math.ceil((high - low) / self.scale)
+        options = QuantizationOptions(max(self.options.n_bits, steps.bit_length()))
+        params = UniformQuantizationParameters(self.scale, int(np.rint(-low / self.scale)), 0)
+        reals = numbers(operand)
+        return QuantizedArray(options.n_bits, reals, options=options, stats=stats, params=params)
+
+    def constant(self, values: Any) -> QuantizedArray:
+        """An operand that is part of the model: whole steps, of either sign."""
+        integers = np.rint(np.asarray(values, dtype=np.float64) / self.scale).astype(np.int64)
+        params = UniformQuantizationParameters(self.scale, 0, 0)
+        options = QuantizationOptions(self.options.n_bits)
+        return QuantizedArray(options.n_bits, integers, False, options=options, params=params)
+
+
+@dataclass(frozen=True, eq=False)
+class CommonGrid:
+    """One scale and zero-point for operands that are compared, or stand side by side.
+
+    Parameters
+    ----------
+    quantizer : UniformQuantizer
+    """
+
+    quantizer: UniformQuantizer
+
+    @classmethod
+    def of(
+        cls,
+        operands: Sequence[QuantizedArray],
+        constants: Sequence[np.ndarray],
+        options: QuantizationOptions,
+    ) -> CommonGrid:
+        """Choose the grid: for the ranges of all operands together.
+
+        Integers that lie on one grid already keep it, so that no look-up moves them to another.
+
+        Parameters
+        ----------
+        operands : sequence of QuantizedArray
+            The encrypted ones; their quantizers know the observed ranges.
+        constants : sequence of numpy.ndarray
+            Real operands that are part of the model.
+        options : QuantizationOptions
+            Bits and sign of the integers.
+        """
+        known = operands[0].quantizer
+        same = all(
+            _on_grid(operand)
+            and operand.quantizer == known
+            and known.is_equal(options, ignore_sign_qat=True)
+            for operand in operands
+        )
+        if same and all(_lies_on(known, constant) for constant in constants):
+            return cls(known)
+        limits = [(o.quantizer.rmin or 0.0, o.quantizer.rmax or 0.0) for o in operands]
+        limits += [(float(c.min()), float(c.max())) for c in constants if c.size]
+        observed = np.array([min(low for low, _ in limits), max(high for _, high in limits)])
+        return cls(QuantizedArray(options.n_bits, observed, options=options).quantizer)
+
+    def quantize(self, operand: QuantizedArray, position: int) -> QuantizedArray:
+        """An encrypted operand."""
+        del position
+        if operand.holds_integers and operand.quantizer == self.quantizer:
+            return operand
+        return self._quantized(numbers(operand))
+
+    def constant(self, values: Any) -> QuantizedArray:
+        """An operand that is part of the model."""
+        return self._quantized(np.asarray(values, dtype=np.float64))
+
+    def result(self, integers: Any) -> QuantizedArray:
+        """Integers that come from the operands."""
+        grid = self.quantizer
+        return QuantizedArray(grid.n_bits, integers, False, options=grid, stats=grid, params=grid)
+
+    def _quantized(self, reals: Any) -> QuantizedArray:
+        grid = self.quantizer
+        return QuantizedArray(grid.n_bits, reals, options=grid, stats=grid, params=grid)
+
+
+def _own_options(operand: QuantizedArray, options: QuantizationOptions) -> QuantizationOptions:
+    """Options as an operator with this operand alone has them: signed if it may be negative."""
+    own = options.quant_options
+    own.is_signed = (operand.quantizer.rmin or 0.0) < 0
+    return own
+
+
+def _on_grid(operand: QuantizedArray) -> bool:
+    """Whether a value is integers that were quantized (not an accumulator)."""
+    return operand.holds_integers and not operand.quantizer.no_clipping
+
+
+def _lies_on(quantizer: UniformQuantizer, constant: np.ndarray) -> bool:
+    reals = np.asarray(constant, dtype=np.float64)
+    tolerance = 1e-6 * float(np.max(quantizer.scale))
+    return bool(np.allclose(quantizer.dequant(quantizer.quant(reals)), reals, atol=tolerance))
