@@ -47,16 +47,58 @@ class Case:
             return self.accuracy(self.net(torch.tensor(self.x_test)).numpy())
 
 
-def digits_mlp(seed: int = 3) -> Case:
-    """scikit-learn's digits, 64-32-32-10 with ReLU, 1,347 rows to train and 450 to test."""
+def digits_data() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """scikit-learn's digits, from 0 to 1: 1,347 rows to train and 450 to test."""
     x, y = load_digits(return_X_y=True)
     x = (x / 16.0).astype(np.float32)
     x_train, x_test, y_train, y_test = train_test_split(x, y, test_size=0.25, random_state=0)
+    return x_train, x_test, y_train, y_test
+
+
+def digits_mlp(seed: int = 3) -> Case:
+    """scikit-learn's digits, 64-32-32-10 with ReLU, 1,347 rows to train and 450 to test."""
+    x_train, x_test, y_train, y_test = digits_data()
     torch.manual_seed(seed)
     net = nn.Sequential(
         nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 10)
     )
     return Case(_train(net, x_train, y_train, seed), x_train, x_test, y_train, y_test)
+
+
+def digits_cnn(seed: int = 0) -> Case:
+    """scikit-learn's digits as 8x8 images: two convolutions, a pool and a linear layer."""
+    data = digits_data()
+    torch.manual_seed(seed)
+    net = nn.Sequential(
+        nn.Conv2d(1, 8, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(8, 16, 3, padding=1),
+        nn.ReLU(),
+        nn.AvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(64, 10),
+    )
+    x_train, x_test = (x.reshape(-1, 1, 8, 8) for x in data[:2])
+    y_train, y_test = data[2:]
+    return Case(_train(net, x_train, y_train, seed), x_train, x_test, y_train, y_test)
+
+
+def deep_cnn(layers: int = 20, channels: int = 8, size: int = 28) -> tuple[nn.Module, np.ndarray]:
+    """An untrained network of many convolutions on images, and random images."""
+    torch.manual_seed(0)
+    blocks: list[nn.Module] = []
+    for layer in range(layers):
+        stride = 2 if layer in (layers // 3, 2 * layers // 3) else 1
+        blocks += [
+            nn.Conv2d(1 if not layer else channels, channels, 3, stride=stride, padding=1),
+            nn.BatchNorm2d(channels, momentum=None),
+            nn.ReLU(),
+        ]
+    net = nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 10))
+    images = np.random.default_rng(0).normal(size=(20, 1, size, size)).astype(np.float32)
+    with torch.no_grad():
+        net(torch.tensor(images))  # statistics of the normalizations
+    return net.eval(), images
 
 
 def _train(net: nn.Module, x: np.ndarray, y: np.ndarray, seed: int, epochs: int = 60) -> nn.Module:

@@ -338,3 +338,55 @@ def test_nan_results_are_compared_too() -> None:
         {"s": np.array([1, 3, 1])},
     )
     assert first_axes(simplify(load_model(model))) == ["batch", "batch"]
+
+
+@pytest.mark.parametrize("opset", [17, 18])
+def test_resizing_to_given_sizes_keeps_the_batch(opset: int) -> None:
+    options = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric"}
+    model = make_model(
+        [
+            node("Shape", ["x"], "s"),
+            node("Slice", ["s", "zero", "two"], "head"),
+            node("Concat", ["head", "tail"], "sizes", axis=0),
+            node("Resize", ["x", "", "", "sizes"], "y", nearest_mode="floor", **options),
+        ],
+        {"x": ["N", 2, 3, 3]},
+        {"y": ["N", 2, 5, 7]},
+        {"zero": np.array([0]), "two": np.array([2]), "tail": np.array([5, 7])},
+        opset=opset,
+    )
+    free = simplify(load_model(model))
+    assert op_types(free) == ["Resize"]
+    x = weights(3, 2, 3, 3)
+    expected = x[:, :, [0, 0, 1, 1, 2]][..., [0, 0, 0, 1, 1, 2, 2]]
+    np.testing.assert_array_equal(execute(free, x)[0], expected)
+
+
+def test_expanding_to_a_traced_batch_is_opened() -> None:
+    model = make_model(
+        [node("Expand", ["x", "s"], "e"), node("Relu", ["e"], "y")],
+        {"x": [2, 3, 1]},
+        {"y": [2, 3, 4]},
+        {"s": np.array([2, 3, 4])},
+    )
+    free = simplify(load_model(model))
+    assert first_axes(free) == ["batch", "batch"]
+    x = weights(5, 3, 1)
+    expected = np.broadcast_to(np.maximum(x, 0), (5, 3, 4))
+    np.testing.assert_array_equal(execute(free, x)[0], expected)
+
+
+def test_rows_that_thresholds_make_alike_are_not_mixed_up() -> None:
+    # Three columns belong to each row, but are laid out as if there were one row only.
+    model = make_model(
+        [
+            node("Greater", ["x", "limit"], "g"),
+            node("Cast", ["g"], "c", to=TensorProto.FLOAT),
+            node("Transpose", ["c"], "t", perm=[1, 0]),
+            node("Reshape", ["t", "s"], "y"),
+        ],
+        {"x": [1, 3]},
+        {"y": [1, 3]},
+        {"limit": np.float32([[55, 66, 77]]), "s": np.array([1, 3])},
+    )
+    assert unchanged(model)

@@ -61,6 +61,23 @@ def test_names_of_classes_are_left_out() -> None:
     assert [o.name for o in model.graph.output] == ["label", "probabilities"]
 
 
+@pytest.mark.parametrize(
+    ("op", "numbers"),
+    [("LinearClassifier", "classlabels_ints"), ("TreeEnsembleClassifier", "classlabels_int64s")],
+)
+def test_classes_are_numbered_where_their_names_are_left_out(op: str, numbers: str) -> None:
+    model = classifier(labels=True)
+    scores = node(
+        op, ["x"], ["label", "p"], domain="ai.onnx.ml", classlabels_strings=["cat", "dog"]
+    )
+    del model.graph.node[3:], model.graph.node[:2]
+    model.graph.node.insert(0, scores)
+    with pytest.warns(CipherlearnWarning, match="'label' holds strings"):
+        result = simplify(model)
+    (attribute,) = result.graph.node[0].attribute
+    assert (attribute.name, list(attribute.ints)) == (numbers, [0, 1])
+
+
 def test_a_model_that_only_gives_names_is_left_as_it_is() -> None:
     model = classifier(labels=True)
     del model.graph.output[1]

@@ -30,13 +30,14 @@ ATTRIBUTES: dict[str, dict[str, Any]] = {
     "BitShift": {"direction": "LEFT"},
     "BitCast": {"to": TensorProto.INT32},
     "Cast": {"to": TensorProto.FLOAT},
+    "ai.onnx.ml.LabelEncoder": {"keys_floats": (0.5, 2.0), "values_floats": (1.0, 4.0)},
 }
 ELEMENTWISE = [name for name in ops.names() if ops.get(name).kind is Kind.ELEMENTWISE]
 FLOATING = [
     name
     for name in ELEMENTWISE
     if "tensor(float)" in ops.get(name).signature().inputs[-1].types
-    and name not in {"BitCast", "Cast", "CastLike"}
+    and name not in {"BitCast", "Cast", "CastLike", "ai.onnx.ml.LabelEncoder"}
 ]
 ANY_FLOATS = st.floats(width=32) | st.sampled_from([0.0, -0.0, math.inf, -math.inf, math.nan])
 

@@ -98,6 +98,29 @@ def test_what_lies_inside_of_a_table_says_so() -> None:
     assert metadata(nodes["y"])["cipherlearn.bits"] == 8
 
 
+def test_what_the_client_computes_says_so() -> None:
+    model = make_model(
+        [node("Gemm", ["x", "w"], "h"), node("Softmax", ["h"], "y")],
+        {"x": ["N", 4]},
+        ["y"],
+        {"w": weights(4, 3)},
+    )
+    found = quantize(model, X).annotated_onnx().graph.node[-1]
+    assert metadata(found) == {"cipherlearn.held": "computed by the client, in the clear"}
+
+
+def test_constants_of_operators_written_with_simpler_ones_are_left_alone() -> None:
+    model = make_model(
+        [node("Gemm", ["x", "w"], "h"), node("LayerNormalization", ["h", "s"], "y", axis=-1)],
+        {"x": ["N", 4]},
+        ["y"],
+        {"w": weights(4, 5), "s": np.full(5, 2, np.float32)},
+    )
+    annotated = quantize(model, X).annotated_onnx()
+    assert not metadata(by_name(annotated.graph.initializer)["s"])
+    assert metadata(annotated.graph.node[-1])["cipherlearn.bits"] >= 8
+
+
 def test_documentation_of_the_model_is_kept() -> None:
     model = perceptron()
     model.graph.node[0].doc_string = "mine"

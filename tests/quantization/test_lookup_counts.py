@@ -8,7 +8,11 @@ import numpy as np
 import onnx
 import pytest
 
-from cipherlearn.quantization.circuit_model import as_tuple
+from cipherlearn.circuit import count_lookups, evaluate
+from cipherlearn.circuit.steps import round_steps
+from cipherlearn.quantization import PostTrainingQATImporter
+from cipherlearn.quantization.calibration import as_tuple
+from cipherlearn.torch import NumpyModule
 from tests.onnx_models import make_model, node, weights
 from tests.quantization.models import graph
 from tests.quantization.quantize import float_outputs, lookups, normal, quantize, r2
@@ -314,3 +318,36 @@ def test_look_ups_of_patterns(name: str, rounding: int | None) -> None:
 def test_look_ups_of_patterns_on_images(name: str, rounding: int | None) -> None:
     model, expected = IMAGE_PATTERNS[name]
     assert count(model, IMAGE, rounding) == expected
+
+
+def test_power_of_two_scales_become_roundings() -> None:
+    rng = np.random.default_rng(0)
+    data = (rng.integers(-8, 8, (ROWS, 8)) / 4).astype(np.float32)
+    model = make_model(
+        [
+            node("Gemm", ["x", "w", "b"], "h"),
+            node("Relu", ["h"], "r"),
+            node("Round", ["r"], "q"),
+            node("Clip", ["q", "", "top"], "c"),
+            node("MatMul", ["c", "v"], "y"),
+        ],
+        {"x": ["N", 8]},
+        ["y"],
+        {
+            "w": (rng.integers(-8, 8, (8, 5)) / 8).astype(np.float32),
+            "b": weights(5),
+            "v": (rng.integers(-8, 8, (5, 3)) / 8).astype(np.float32),
+            "top": np.float32(15),
+        },
+    )
+    module = PostTrainingQATImporter(5, NumpyModule(model)).quantize_module(data)
+    narrowed = round_steps(module.circuit)
+    found = count_lookups(narrowed)
+    # The scales are 1/4, 1/8 and 1: five bits of each accumulator are below a step.
+    assert found.rounded_bits == 5 * 5
+    assert found.total == 5
+    assert max(found.by_width) <= 6
+    samples = module.samples(data)
+    np.testing.assert_array_equal(
+        evaluate(narrowed, *samples).outputs, evaluate(module.circuit, *samples).outputs
+    )

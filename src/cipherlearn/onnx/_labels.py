@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import onnx
 
 from cipherlearn.errors import CipherlearnWarning, warn
 from cipherlearn.onnx import _edit
 from cipherlearn.onnx.graph import infer_shapes
 
-_STRING = onnx.TensorProto.STRING
+_STRING: Final = onnx.TensorProto.STRING
+# Attribute with the numbers of the classes; `classlabels_ints` in all other operators.
+_NUMBERS: Final = {"TreeEnsembleClassifier": "classlabels_int64s"}
 
 
 def plain_outputs(model: onnx.ModelProto) -> None:
@@ -59,3 +63,17 @@ def _drop_strings(model: onnx.ModelProto) -> None:
         CipherlearnWarning,
     )
     _edit.remove_dead(graph)
+    counted = _edit.reads(graph)
+    for node in graph.node:
+        if node.domain == "ai.onnx.ml" and not counted[node.output[0]]:
+            _number_classes(node)
+
+
+def _number_classes(node: onnx.NodeProto) -> None:
+    """Let a classifier whose labels nobody reads name its classes by numbers."""
+    for item in node.attribute:
+        if item.name == "classlabels_strings":
+            numbers = list(range(len(item.strings)))
+            _edit.set_attribute(node, item.name)
+            _edit.set_attribute(node, _NUMBERS.get(node.op_type, "classlabels_ints"), numbers)
+            return

@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import numpy_helper
 
 from cipherlearn.onnx import _edit
 from cipherlearn.onnx._fold import RANDOM
@@ -54,8 +54,8 @@ def _is_identity(graph: onnx.GraphProto, node: onnx.NodeProto) -> bool:
     return not training or (value is not None and not np.any(value))
 
 
-def cast_like_to_cast(model: onnx.ModelProto) -> bool:
-    """Replace CastLike by Cast where the type to imitate is known: its values never count.
+def simplify_casts(model: onnx.ModelProto) -> bool:
+    """Replace CastLike by Cast where the type to imitate is known, and Cast to the same type.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def cast_like_to_cast(model: onnx.ModelProto) -> bool:
         Whether there were any.
     """
     graph = model.graph
-    nodes = [n for n in graph.node if n.op_type == "CastLike" and not n.domain]
+    nodes = [n for n in graph.node if n.op_type in ("Cast", "CastLike") and not n.domain]
     if not nodes:
         return False
     types = {tensor.name: tensor.data_type for tensor in graph.initializer}
@@ -77,13 +77,25 @@ def cast_like_to_cast(model: onnx.ModelProto) -> bool:
         types[value.name] = value.type.tensor_type.elem_type
     changed = False
     for node in nodes:
-        target = types.get(node.input[1], onnx.TensorProto.UNDEFINED)
-        if target != onnx.TensorProto.UNDEFINED:
+        # The values of what CastLike imitates never count.
+        target = types.get(node.input[-1], 0) if node.op_type == "CastLike" else _target(node)
+        if target == onnx.TensorProto.UNDEFINED:
+            continue
+        if types.get(node.input[0]) == target:
+            node.op_type = "Identity"
+            del node.attribute[:]
+        elif node.op_type == "CastLike":
             node.op_type = "Cast"
-            del node.input[1:]
-            node.attribute.append(helper.make_attribute("to", target))
-            changed = True
+            _edit.set_attribute(node, "to", target)
+        else:
+            continue
+        del node.input[1:]
+        changed = True
     return changed
+
+
+def _target(node: onnx.NodeProto) -> int:
+    return next(item.i for item in node.attribute if item.name == "to")
 
 
 def merge_duplicates(model: onnx.ModelProto) -> bool:
@@ -108,7 +120,6 @@ def merge_duplicates(model: onnx.ModelProto) -> bool:
             continue
         twin = known.setdefault(_fingerprint(node), node)
         if twin is not node and _merge_nodes(graph, twin, node):
-            graph.node.remove(node)
             changed = True
     return changed
 
@@ -132,6 +143,8 @@ def _merge_nodes(graph: onnx.GraphProto, twin: onnx.NodeProto, node: onnx.NodePr
     outputs = {output.name for output in graph.output}
     if any(a in outputs and b in outputs for a, b in pairs):
         return False
+    # It goes first: afterwards its twin may look exactly like it.
+    graph.node.remove(node)
     for a, b in pairs:
         _edit.merge(graph, a, b)
     return True

@@ -19,6 +19,8 @@ from cipherlearn.ops import qualified_name
 Array = np.ndarray[Any, np.dtype[Any]]
 
 _Attr = onnx.AttributeProto
+# They give floats of the shape of their input.
+_SCALERS = frozenset({"Normalizer", "Scaler"})
 
 
 @dataclass(frozen=True)
@@ -310,8 +312,24 @@ def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     Returns
     -------
     ModelProto
+        Good for its inputs, outputs and ``value_info`` only: nodes that ONNX says nothing about
+        are replaced by others with results of the same type and shape.
     """
     try:
-        return onnx.shape_inference.infer_shapes(model, data_prop=True)
+        return onnx.shape_inference.infer_shapes(_with_known_shapes(model), data_prop=True)
     except (ValueError, RuntimeError, TypeError, onnx.shape_inference.InferenceError):
         return model
+
+
+def _with_known_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Replace the scalers of classical machine learning, for which ONNX infers no shapes."""
+    if not any(node.op_type in _SCALERS for node in model.graph.node):
+        return model
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    for node in copy.graph.node:
+        if node.domain == "ai.onnx.ml" and node.op_type in _SCALERS:
+            node.op_type, node.domain = "Cast", ""
+            del node.attribute[:]
+            node.attribute.append(helper.make_attribute("to", onnx.TensorProto.FLOAT))
+    return copy

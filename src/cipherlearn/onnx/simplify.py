@@ -11,7 +11,8 @@ from cipherlearn.onnx._fold import fold_constants
 from cipherlearn.onnx._fuse import fuse_linear
 from cipherlearn.onnx._labels import plain_outputs
 from cipherlearn.onnx._padding import fold_padding
-from cipherlearn.onnx._rewrite import cast_like_to_cast, merge_duplicates, remove_identities
+from cipherlearn.onnx._rewrite import merge_duplicates, remove_identities, simplify_casts
+from cipherlearn.onnx._shapes import fold_known_sizes
 from cipherlearn.onnx.support import inline_functions
 
 # Initializers that are not inputs exist from this version of the file format on.
@@ -24,7 +25,8 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
     Functions of the model are inlined, and so is the branch of an If that is always taken;
     sub-graphs that depend on no input are replaced by their values; what several nodes compute
     alike is computed once; initializers stop being inputs; Identity, inference-mode Dropout and
-    whatever no output depends on disappear; CastLike becomes Cast. Where the model was traced with
+    whatever no output depends on disappear; CastLike becomes
+    Cast, and casts to the same type disappear. Where the model was traced with
     a fixed batch size and treats every row alike, it accepts any batch size afterwards.
 
     Factors, offsets and normalizations by constants of each channel are folded into the linear
@@ -76,9 +78,10 @@ def clean(model: onnx.ModelProto) -> None:
     changed = True
     while changed:
         changed = fold_constants(model)
+        changed |= fold_known_sizes(model)
         changed |= inline_branches(model)
         changed |= remove_identities(model)
-        changed |= cast_like_to_cast(model)
+        changed |= simplify_casts(model)
         changed |= merge_duplicates(model)
         changed |= _edit.remove_dead(model.graph)
     del model.graph.value_info[:]

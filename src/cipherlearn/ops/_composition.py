@@ -118,6 +118,16 @@ def floating(composer: Composer, value: Tensor) -> Tensor:
     return value if value.sample.dtype.kind == "f" else cast(composer, value, np.float64)
 
 
+def subtractable(composer: Composer, value: Tensor) -> Tensor:
+    """The value in a dtype that holds differences: those of unsigned types wrap around."""
+    dtype = value.sample.dtype
+    return (
+        value
+        if dtype.kind == "f" or dtype in (np.int32, np.int64)
+        else cast(composer, value, np.int64)
+    )
+
+
 def part(composer: Composer, value: Tensor, axis: int, start: int, stop: int) -> Tensor:
     """Elements ``start`` to ``stop`` along an axis."""
     limits = [np.array([number], dtype=np.int64) for number in (start, stop, axis)]
@@ -130,11 +140,8 @@ def take(composer: Composer, value: Tensor, index: Array, axis: int) -> Tensor:
 
 
 def total(composer: Composer, values: Sequence[Tensor]) -> Tensor:
-    """Sum of several tensors."""
-    result = values[0]
-    for value in values[1:]:
-        result = composer.add("Add", result, value)
-    return result
+    """Sum of several tensors of floats, rounded once."""
+    return values[0] if len(values) == 1 else composer.add("Sum", *values)
 
 
 def transpose(composer: Composer, value: Tensor, order: Sequence[int]) -> Tensor:

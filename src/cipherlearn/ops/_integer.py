@@ -70,6 +70,9 @@ class IntegerForm:
     keeps_grid : bool
         Whether the result consists of integers of the operands, which then share scale and
         zero-point (a maximum, a concatenation): there is no accumulator.
+    sums : bool
+        Whether integers are only added up, all with one weight: the result, little wider than the
+        operands, can be multiplied by the next layer's weights as it is.
     """
 
     compute: Compute
@@ -79,6 +82,7 @@ class IntegerForm:
     univariate: bool = False
     channel_axis: int | None = None
     keeps_grid: bool = False
+    sums: bool = False
 
 
 def matrix_product(left: Affine, right: Affine, scale: float = 1.0) -> Affine:

@@ -12,7 +12,7 @@ import numpy as np
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
-from cipherlearn.ops import _window_kernels
+from cipherlearn.ops import _ml_kernels, _window_kernels
 
 
 class Erf(OpRun):
@@ -55,7 +55,7 @@ class BitCast(OpRun):
 
 
 class Concat(OpRun):
-    """Joining; constants of one row (borders) stand beside each row, which the reference refuses."""
+    """Joining; the reference one refuses constants of one row that stand beside each row."""
 
     def _run(self, *arrays: np.ndarray, axis: int) -> tuple[np.ndarray]:
         rows = max(array.shape[0] for array in arrays)
@@ -85,6 +85,52 @@ class GatherElements(OpRun):
         return (np.take_along_axis(data[corner], indices, axis=axis),)
 
 
+class Pad(OpRun):
+    """Borders; the reference one cannot take elements away, which negative numbers mean."""
+
+    def _run(
+        self,
+        x: np.ndarray,
+        pads: np.ndarray,
+        value: np.ndarray | None = None,
+        axes: np.ndarray | None = None,
+        mode: str = "constant",
+    ) -> tuple[np.ndarray]:
+        width = [(0, 0)] * x.ndim
+        given = pads.reshape(2, -1).T.tolist()
+        listed = range(x.ndim) if axes is None else axes.tolist()
+        for axis, both in zip(listed, given, strict=True):
+            width[axis] = tuple(both)
+        limits = zip(width, x.shape, strict=True)
+        x = x[tuple(slice(max(-a, 0), n - max(-b, 0)) for (a, b), n in limits)]
+        width = [(max(a, 0), max(b, 0)) for a, b in width]
+        fill = {"constant_values": 0 if value is None else value} if mode == "constant" else {}
+        return (np.pad(x, width, mode=mode, **fill),)  # type: ignore[call-overload]
+
+
+class OneHot(OpRun):
+    """Encoding of numbers; the reference one is about to refuse a depth in a tensor of one axis."""
+
+    def _run(
+        self, index: np.ndarray, depth: np.ndarray, values: np.ndarray, axis: int
+    ) -> tuple[np.ndarray]:
+        number = int(np.asarray(depth).item())
+        axis %= index.ndim + 1
+        places = np.arange(number).reshape([-1 if i == axis else 1 for i in range(index.ndim + 1)])
+        wrapped = np.where(index < 0, index.astype(np.float64) + number, index)
+        return (np.where(places == np.expand_dims(wrapped, axis), values[1], values[0]),)
+
+
+class MeanVarianceNormalization(OpRun):
+    """Standardization; the function that defines it mixes float32 constants into float64."""
+
+    def _run(self, x: np.ndarray, axes: list[int] | None = None) -> tuple[np.ndarray]:
+        along = (0, 2, 3) if axes is None else tuple(axes)
+        mean = x.mean(axis=along, keepdims=True)
+        variance = (x * x).mean(axis=along, keepdims=True) - mean**2
+        return (((x - mean) / (np.sqrt(variance) + 1e-9)).astype(x.dtype),)
+
+
 KERNELS: tuple[type[OpRun], ...] = (
     Erf,
     Softplus,
@@ -93,6 +139,10 @@ KERNELS: tuple[type[OpRun], ...] = (
     Concat,
     LpNormalization,
     GatherElements,
+    Pad,
+    OneHot,
+    MeanVarianceNormalization,
+    *_ml_kernels.KERNELS,
     *_window_kernels.KERNELS,
 )
 

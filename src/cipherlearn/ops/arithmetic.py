@@ -74,10 +74,10 @@ def _extremum(function: Any) -> Any:
     return compute
 
 
-register("Add", "Sum", integer=IntegerForm(_add, common_scale=True, univariate=True))
+register("Add", "Sum", integer=IntegerForm(_add, common_scale=True, univariate=True, sums=True))
 register("Max", integer=IntegerForm(_extremum(np.maximum), keeps_grid=True, univariate=True))
 register("Min", integer=IntegerForm(_extremum(minimum), keeps_grid=True, univariate=True))
-register("Sub", integer=IntegerForm(_subtract, common_scale=True, univariate=True))
+register("Sub", integer=IntegerForm(_subtract, common_scale=True, univariate=True, sums=True))
 register("Mul", integer=IntegerForm(_multiply, univariate=True))
 # A quotient is a product with the reciprocal, which is a look-up on the divisor.
 register("Div", integer=IntegerForm(_multiply, univariate=True, prepare={1: np.reciprocal}))

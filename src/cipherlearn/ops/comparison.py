@@ -10,6 +10,7 @@ from cipherlearn.ops._composition import (
     cast,
     refuse_encrypted,
     required,
+    subtractable,
 )
 from cipherlearn.ops._expand import Composer, Expand, Tensor
 from cipherlearn.ops._registry import register
@@ -20,10 +21,7 @@ def _compare(op: str) -> Expand:
 
     def expand(composer: Composer, operands: Operands, attributes: Attributes) -> Tensor:
         del attributes
-        values = [required(operands, i) for i in range(2)]
-        if values[0].sample.dtype.kind in "ub":
-            # Differences of unsigned integers would wrap around.
-            values = [cast(composer, value, np.int64) for value in values]
+        values = [subtractable(composer, required(operands, i)) for i in range(2)]
         return composer.add(op, composer.add("Sub", *values), 0)
 
     return expand
@@ -62,6 +60,6 @@ register(
     "BitwiseXor",
     expand=refuse_encrypted(
         "Bits can be combined with constants, or with functions of the same value: make one"
-        " operand a constant, or replace the node by sums and products."
+        " operand a constant, or replace the node by sums and products"
     ),
 )

@@ -51,7 +51,9 @@ def _sum_of(before: str | None, after: str | None, *, square: bool = False) -> E
 def _product(composer: Composer, operands: Operands, attributes: Attributes) -> Tensor:
     value = required(operands)
     axes = reduced_axes(operands, attributes)
-    count = int(np.prod([value.shape[axis] for axis in axes]))
+    count = int(np.prod([value.shape[axis] for axis in axes], dtype=np.int64))
+    if not count:
+        raise UnsupportedAttributeError("the product of no elements is 1: write a constant")
     if count > _MOST_FACTORS:
         raise UnsupportedAttributeError(
             f"the product of {count} encrypted numbers is too wide to compute; accepted: up to"

@@ -83,11 +83,11 @@ def letters_of(equation: str, ndims: Sequence[int]) -> tuple[list[str], str]:
 
 def _check_rows(values: Sequence[Tensor], inputs: Sequence[str], output: str) -> None:
     """Check that the rows of the batch stay apart: one letter, first wherever it stands."""
-    firsts = {text[0] for one, text in zip(values, inputs, strict=True) if not one.constant}
-    rows = next(iter(firsts))
+    firsts = {text[:1] for one, text in zip(values, inputs, strict=True) if not one.constant}
+    rows = min(firsts)
     constant = "".join(t for one, t in zip(values, inputs, strict=True) if one.constant)
     texts = [t for one, t in zip(values, inputs, strict=True) if not one.constant]
-    apart = len(firsts) == 1 and output[:1] == rows and rows not in constant
+    apart = len(firsts) == 1 and rows and output[:1] == rows and rows not in constant
     if not apart or any(text.count(rows) > 1 for text in (*texts, output)):
         raise UnsupportedAttributeError(
             f"the equation {','.join(inputs)}->{output} mixes or moves the rows of the batch, which"

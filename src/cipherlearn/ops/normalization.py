@@ -23,7 +23,7 @@ from cipherlearn.ops._expand import Composer, Tensor
 from cipherlearn.ops._operands import Array
 from cipherlearn.ops._registry import Kind, register
 
-_CONSTANTS = "Parameters of a normalization are weights: store them in the model."
+_CONSTANTS = "Parameters of a normalization are weights: store them in the model"
 
 
 def _check_inference(values: Mapping[str, Any]) -> str | None:

@@ -68,7 +68,11 @@ def _lp_pool(
     return c.add("Pow", c.add("Mul", mean, size), 1.0 / order)
 
 
-register("AveragePool", kind=Kind.MIXING, integer=IntegerForm(_average_pool, channel_axis=1))
+register(
+    "AveragePool",
+    kind=Kind.MIXING,
+    integer=IntegerForm(_average_pool, channel_axis=1, sums=True),
+)
 register(
     "MaxPool",
     kind=Kind.MIXING,

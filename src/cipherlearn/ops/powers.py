@@ -5,6 +5,8 @@ from __future__ import annotations
 from cipherlearn.ops._composition import (
     Attributes,
     Operands,
+    cast,
+    floating,
     operand,
     refuse_encrypted,
     required,
@@ -24,7 +26,11 @@ def _power(composer: Composer, operands: Operands, attributes: Attributes) -> Te
     """With an encrypted exponent; the base must be positive, or the logarithm is undefined."""
     del attributes
     base, exponent = (required(operands, i) for i in range(2))
-    return composer.add("Exp", composer.add("Mul", exponent, composer.add("Log", base)))
+    dtype = base.sample.dtype
+    base = floating(composer, base)
+    exponent = cast(composer, exponent, base.sample.dtype)
+    result = composer.add("Exp", composer.add("Mul", exponent, composer.add("Log", base)))
+    return cast(composer, result if dtype.kind == "f" else composer.add("Round", result), dtype)
 
 
 def _clip(composer: Composer, operands: Operands, attributes: Attributes) -> Tensor:
@@ -42,6 +48,6 @@ register(
     "Mod",
     expand=refuse_encrypted(
         "A remainder is looked up in a table, for a constant divisor: make the divisor a constant,"
-        " or leave the remainder to the client after decryption."
+        " or leave the remainder to the client after decryption"
     ),
 )

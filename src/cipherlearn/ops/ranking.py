@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -17,23 +17,24 @@ from cipherlearn.ops._composition import (
     part,
     reduce,
     required,
+    subtractable,
     take,
     total,
 )
 from cipherlearn.ops._expand import Composer, Expand, Tensor
 from cipherlearn.ops._registry import Kind, register
 
-_MOST: Final = 256
+_MOST: Final = 128
 """Elements that are compared with each other at most."""
 
 _ALL_PAIRS: Final = 4
 """Up to so many elements, comparing all pairs takes no more look-ups than finding the extremum."""
 
 
-def _pending(
+def _reached(
     composer: Composer, x: Tensor, axis: int, *, smallest: bool, last: bool
 ) -> list[Tensor]:
-    """For each place along an axis but the last one, 1 while the extremum is still to come.
+    """For each place along an axis but the last one, 1 from the extremum on, 0 before it.
 
     Parameters
     ----------
@@ -58,41 +59,49 @@ def _pending(
             f" accepted: up to {_MOST}. Let the model end before this node,"
             " and compare after decryption"
         )
-    if x.sample.dtype.kind == "u":
-        # Differences of unsigned integers would wrap around.
-        x = cast(composer, x, np.int64)
-    columns = [part(composer, x, axis, i, i + 1) for i in range(count)]
-    columns = columns[::-1] if last else columns
+    x = subtractable(composer, x)
+    if last:
+        x = take(composer, x, np.arange(count)[::-1], axis)
     ahead = "LessOrEqual" if smallest else "GreaterOrEqual"
     if count <= _ALL_PAIRS:
-        hits = _hits_by_pairs(composer, columns, ahead)[:-1]
-        return [composer.add("Sub", 1.0, prefix) for prefix in _prefixes(composer, hits)]
+        return _prefixes(composer, _hits_by_pairs(composer, x, axis, ahead))
+    # All elements are compared at once: on one grid, where equal ones stay equal.
     best = reduce(composer, "ReduceMin" if smallest else "ReduceMax", x, (axis,))
-    hits = [_number(composer, composer.add(ahead, column, best)) for column in columns[:-1]]
-    prefixes = _prefixes(composer, hits)
-    return [_number(composer, composer.add("Less", prefix, 0.5)) for prefix in prefixes]
+    hits = _number(composer, composer.add(ahead, x, best))
+    columns = [part(composer, hits, axis, i, i + 1) for i in range(count - 1)]
+    # Of equal elements the first one counts: more hits may follow.
+    prefixes = _prefixes(composer, columns)
+    return [_number(composer, composer.add("Greater", prefix, 0.5)) for prefix in prefixes]
 
 
-def _hits_by_pairs(composer: Composer, columns: list[Tensor], ahead: str) -> list[Tensor]:
-    """For each element, 1 if it is ahead of all others; of equal ones the first one is."""
-    count = len(columns)
-    wins: list[list[Tensor]] = [[] for _ in columns]
-    for i in range(count):
-        for j in range(i + 1, count):
-            won = _number(composer, composer.add(ahead, columns[i], columns[j]))
-            wins[i].append(won)
-            wins[j].append(composer.add("Sub", 1.0, won))
+def _hits_by_pairs(composer: Composer, x: Tensor, axis: int, ahead: str) -> list[Tensor]:
+    """For each element but the last one, 1 if it is ahead of all others that follow or went before.
+
+    One comparison decides on a pair: it counts for the one and against the other.
+    """
+    count = x.shape[axis]
+    pairs = list(itertools.combinations(range(count), 2))
+    left, right = (take(composer, x, np.array(one), axis) for one in zip(*pairs, strict=True))
+    compared = _number(composer, composer.add(ahead, left, right))
+    won = {pair: part(composer, compared, axis, k, k + 1) for k, pair in enumerate(pairs)}
     if count == 2:
-        return [won[0] for won in wins]
-    sums = [total(composer, won) for won in wins]
-    return [_number(composer, composer.add("Greater", one, count - 1.5)) for one in sums]
+        return [won[0, 1]]
+    hits = []
+    for i in range(count - 1):
+        score = total(composer, [won[i, j] for j in range(i + 1, count)])
+        if i:
+            against = total(composer, [won[j, i] for j in range(i)])
+            score = composer.add("Sub", score, against)
+        hits.append(_number(composer, composer.add("Greater", score, count - 1.5 - i)))
+    return hits
 
 
 def _prefixes(composer: Composer, values: list[Tensor]) -> list[Tensor]:
-    result = values[:1]
-    for value in values[1:]:
-        result.append(composer.add("Add", result[-1], value))
-    return result
+    """Sums of the first one, of the first two, and so on.
+
+    Each is a sum of its own: running sums would be rounded once a step.
+    """
+    return [total(composer, values[: i + 1]) for i in range(len(values))]
 
 
 def _number(composer: Composer, truth: Tensor) -> Tensor:
@@ -113,10 +122,11 @@ def _arg(smallest: bool) -> Expand:
         if count == 1:
             result = _nothing(composer, x)
         else:
-            pending = _pending(composer, x, axis, smallest=smallest, last=last)
-            result = total(composer, pending)
-            if last:
+            reached = _reached(composer, x, axis, smallest=smallest, last=last)
+            result = total(composer, reached)
+            if not last:
                 result = composer.add("Sub", float(count - 1), result)
+            result = composer.add("Round", result)
         result = cast(composer, result, np.int64)
         if attribute(attributes, "keepdims", 1):
             return result
@@ -131,10 +141,10 @@ def _hardmax(composer: Composer, operands: Operands, attributes: Attributes) -> 
     if x.shape[axis] == 1:
         ones = composer.add("Add", _nothing(composer, x), 1.0)
         return cast(composer, ones, x.sample.dtype)
-    pending = _pending(composer, x, axis, smallest=False, last=False)
-    hits: list[Any] = [composer.add("Sub", 1.0, pending[0])]
-    hits += [composer.add("Sub", a, b) for a, b in itertools.pairwise(pending)]
-    joined = composer.add("Concat", *hits, pending[-1], axis=axis)
+    reached = _reached(composer, x, axis, smallest=False, last=False)
+    hits = [reached[0], *(composer.add("Sub", b, a) for a, b in itertools.pairwise(reached))]
+    hits.append(composer.add("Sub", 1.0, reached[-1]))
+    joined = composer.add("Concat", *hits, axis=axis)
     return cast(composer, joined, x.sample.dtype)
 
 

@@ -84,13 +84,13 @@ register(
     "ReduceSum",
     kind=Kind.MIXING,
     raw_inputs={1},
-    integer=IntegerForm(_sum, channel_axis=1),
+    integer=IntegerForm(_sum, channel_axis=1, sums=True),
 )
 register(
     "ReduceMean",
     kind=Kind.MIXING,
     raw_inputs={1},
-    integer=IntegerForm(_mean, channel_axis=1),
+    integer=IntegerForm(_mean, channel_axis=1, sums=True),
 )
 register(
     "ReduceMax",

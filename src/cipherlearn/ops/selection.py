@@ -17,6 +17,7 @@ from cipherlearn.ops._composition import (
     places,
     plain_axis,
     required,
+    subtractable,
 )
 from cipherlearn.ops._expand import Composer, Tensor
 from cipherlearn.ops._operands import Array
@@ -33,8 +34,7 @@ def _where(composer: Composer, operands: Operands, attributes: Attributes) -> Te
         return _where_clear(composer, condition.sample, chosen, other)
     # One product: the difference counts where the condition holds.
     dtype = chosen.sample.dtype
-    if dtype.kind == "u":
-        chosen, other = (cast(composer, one, np.int64) for one in (chosen, other))
+    chosen, other = (subtractable(composer, one) for one in (chosen, other))
     number = cast(composer, condition, chosen.sample.dtype)
     product = composer.add("Mul", number, composer.add("Sub", chosen, other))
     return cast(composer, composer.add("Add", product, other), dtype)
@@ -91,9 +91,7 @@ def _hits(composer: Composer, index: Tensor, depth: int, axis: int) -> Tensor:
 
 def _from_start(composer: Composer, index: Tensor, depth: int) -> Tensor:
     """The index with negative places, which count from the end, counted from the start."""
-    kind = index.sample.dtype.kind
-    if kind == "u":
-        return cast(composer, index, np.int64)
+    index = subtractable(composer, index)
     negative = composer.add("Less", index, 0)
     return composer.add("Where", negative, composer.add("Add", index, depth), index)
 

@@ -59,7 +59,7 @@ def _pad(composer: Composer, operands: Operands, attributes: Attributes) -> Tens
     x = required(operands)
     pads = np.asarray(clear(operands, 1, "pads")).ravel().tolist()
     value = clear(
-        operands, 2, "constant_value", "Write a Concat node to border by encrypted values."
+        operands, 2, "constant_value", "Write a Concat node to border by encrypted values"
     )
     fill = x.sample.dtype.type(0 if value is None else value.item())
     axes = _axes(operands, 3, x.ndim)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from cipherlearn.ops._composition import (
     Attributes,
     Operands,
@@ -18,16 +20,24 @@ def _axis(operands: Operands, attributes: Attributes) -> int:
     return inner_axis(attribute(attributes, "axis", -1), required(operands).ndim)
 
 
-# The usual subtraction of the maximum keeps exponentials finite. A table knows the range of what it
-# looks up, so that this is left out: an encrypted maximum costs more than all the rest.
+def _shifted(composer: Composer, x: Tensor) -> Tensor:
+    """The value less a number, which keeps exponentials of large values finite.
+
+    The number is the largest value of the sample, not the maximum of each row as usual: that would
+    be encrypted, and cost more than all the rest.
+    """
+    finite = x.sample[np.isfinite(x.sample)]
+    return composer.add("Sub", x, float(np.rint(finite.max(initial=-np.inf)))) if finite.size else x
+
+
 def _softmax(composer: Composer, operands: Operands, attributes: Attributes) -> Tensor:
-    exponentials = composer.add("Exp", required(operands))
+    exponentials = composer.add("Exp", _shifted(composer, required(operands)))
     total = reduce(composer, "ReduceSum", exponentials, (_axis(operands, attributes),))
     return composer.add("Mul", exponentials, composer.add("Reciprocal", total))
 
 
 def _log_softmax(composer: Composer, operands: Operands, attributes: Attributes) -> Tensor:
-    x = required(operands)
+    x = _shifted(composer, required(operands))
     exponentials = composer.add("Exp", x)
     total = reduce(composer, "ReduceSum", exponentials, (_axis(operands, attributes),))
     return composer.add("Sub", x, composer.add("Log", total))

@@ -24,9 +24,13 @@ from cipherlearn.quantization.n_bits import Rounding, process_rounding_threshold
 from cipherlearn.quantization.quantized_array import Accumulator, QuantizedArray
 from cipherlearn.quantization.quantizers import (
     MinMaxQuantizationStats,
+    QuantizationOptions,
     UniformQuantizationParameters,
 )
 from cipherlearn.quantization.shared_grid import CommonGrid, CommonScale
+
+#: A sum with at most this many bits more than an operand asks for is multiplied as it is.
+MOST_SUM_BITS = 4
 
 #: Bits that an observed range must save where no look-up reads the accumulator.
 OUTPUT_LEAST_SAVING = 2
@@ -66,6 +70,7 @@ class QuantizedMixingOp(QuantizedOp, is_utility=True):
         self.follows_lookup = True
         self.read_elsewhere: frozenset[int] = frozenset()
         self.plan: AccumulatorPlan | None = None
+        self.proved_range: tuple[int, int] | None = None
         self.joint: CommonScale | CommonGrid | None = None
         self._prepared_stats: dict[int, MinMaxQuantizationStats] = {}
         self._observed_inputs: tuple[np.ndarray, ...] | None = None
@@ -126,6 +131,7 @@ class QuantizedMixingOp(QuantizedOp, is_utility=True):
         operands = self._operands(q_inputs)
         values = self._accumulate(operands, self.attrs).integers
         proved = self._proved_range(operands, sample_shapes)
+        self.proved_range = proved.min, proved.max
         rounding = self.rounding if self.feeds_lookup else None
         observed = self._observed(values, proved.shape)
         self.plan = plan_accumulator(proved, observed, rounding, self._least_saving())
@@ -231,6 +237,9 @@ class QuantizedMixingOp(QuantizedOp, is_utility=True):
             return self.joint.quantize(operand, position)
         if self.form is None or position in self._operand_quantizers:
             return super()._quantized(operand, position)
+        plain = operand.plain if isinstance(operand, Accumulator) else None
+        if plain is not None and self._takes(plain) and position not in self.form.prepare:
+            return plain
         if position in self.form.real_inputs:
             raise EncryptedOperandError(
                 f"{self.op_instance_name}: the operand number {position} of {self.op_type()} must "
@@ -247,6 +256,11 @@ class QuantizedMixingOp(QuantizedOp, is_utility=True):
             options=self.input_quant_opts,
             stats=self._prepared_stats.get(position),
         )
+
+    def _takes(self, plain: QuantizedArray) -> bool:
+        """Whether a sum is multiplied as it is: that makes the accumulator wider."""
+        width_is_free = self.rounding is not None or not self.feeds_lookup
+        return width_is_free and plain.n_bits <= self.input_quant_opts.n_bits + MOST_SUM_BITS
 
     def _observe_operands(self, q_inputs: Sequence[QuantizedArray]) -> None:
         """What operands need before they can be quantized: something in common, or a range."""
@@ -320,10 +334,30 @@ class QuantizedMixingOp(QuantizedOp, is_utility=True):
 
     def _finish(self, accumulator: Affine, plan: AccumulatorPlan) -> QuantizedArray:
         """The accumulator with offset and factor, and what its integers stand for."""
-        return self.make_output_quant_parameters(
+        result = self.make_output_quant_parameters(
             plan.place(accumulator.integers),
             accumulator.scale / plan.factor,
             plan.factor * accumulator.zero_point + plan.offset,
+        )
+        if self.form is not None and self.form.sums and isinstance(result, Accumulator):
+            result.plain = self._plain(accumulator)
+        return result
+
+    def _plain(self, accumulator: Affine) -> QuantizedArray | None:
+        """A sum as integers of one scale and zero-point, if it has these."""
+        scale, zero = _squeezed(accumulator.scale), _single(accumulator.zero_point)
+        if np.size(scale) != 1 or zero is None or not self.proved_range:
+            return None
+        low, high = self.proved_range
+        options = QuantizationOptions((high - low).bit_length())
+        params = UniformQuantizationParameters(scale, zero, -low)
+        return QuantizedArray(
+            options.n_bits,
+            accumulator.integers,
+            False,
+            options=options,
+            stats=self.output_quant_stats,
+            params=params,
         )
 
     def _proved_range(
@@ -357,6 +391,13 @@ def _fits(observed: tuple[int, ...], proved: tuple[int, ...]) -> bool:
     return len(observed) == len(proved) and all(
         extent in (1, known) for extent, known in zip(observed, proved, strict=True)
     )
+
+
+def _single(zero_point: Any) -> int | None:
+    """The zero-point that all elements share, if it is a whole number."""
+    array = np.asarray(zero_point, dtype=np.float64)
+    first = float(array.flat[0])
+    return int(first) if first.is_integer() and bool((array == first).all()) else None
 
 
 def _squeezed(value: Any) -> Any:

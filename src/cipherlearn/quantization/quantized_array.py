@@ -251,7 +251,15 @@ class Accumulator(QuantizedArray):
         Applied to the integers before a look-up reads them.
     options, stats, params
         As for `QuantizedArray`.
+
+    Attributes
+    ----------
+    plain : QuantizedArray or None
+        The same values as integers of one scale, without the offsets and factors that look-ups
+        read: for who multiplies them. None unless they have one scale.
     """
+
+    plain: QuantizedArray | None = None
 
     def __init__(
         self,
@@ -266,6 +274,12 @@ class Accumulator(QuantizedArray):
         super().__init__(n_bits, integers, False, options=options, stats=stats, params=params)
         self.quantizer.no_clipping = True
         self._rounding = rounding
+
+    def move(self, function: Callable[[np.ndarray], np.ndarray]) -> Self:
+        """As `QuantizedArray.move`."""
+        result = super().move(function)
+        result.plain = None if self.plain is None else self.plain.move(function)
+        return result
 
     def _dequantized(self) -> Any:
         return self.quantizer.dequant(self._rounding(self._qvalues))

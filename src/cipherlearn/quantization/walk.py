@@ -239,7 +239,7 @@ class Walk:
 
 
 def _joined_inputs(graph: Graph) -> list[list[str]]:
-    """The inputs in groups: those that stand side by side later on share one grid.
+    """The inputs in groups: those that are added, or stand side by side, share one grid.
 
     The client quantizes them; on grids of their own, each of their elements would cost a look-up.
     """
@@ -250,11 +250,15 @@ def _joined_inputs(graph: Graph) -> list[list[str]]:
         sources = [behind[name] for name in node.inputs if name in behind]
         if op.kind is ops.Kind.MOVEMENT and sources:
             behind.update(dict.fromkeys(node.outputs, sources[0]))
-        elif op.integer is not None and op.integer.keeps_grid and len(set(sources)) > 1:
+        elif _is_joint(op) and len(set(sources)) > 1:
             union = list(dict.fromkeys(name for source in sources for name in groups[source]))
             groups.update(dict.fromkeys(union, union))
             behind.update(dict.fromkeys(node.outputs, sources[0]))
     return [names for name, names in groups.items() if names[0] == name]
+
+
+def _is_joint(op: ops.Op) -> bool:
+    return op.integer is not None and (op.integer.keeps_grid or op.integer.common_scale)
 
 
 def _bits(array: np.ndarray) -> QuantizedArray:
