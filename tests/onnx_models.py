@@ -43,7 +43,10 @@ def make_model(
         [helper.make_tensor_value_info(name, FLOAT, shape) for name, shape in named.items()],
         tensors,
     )
-    imports = [helper.make_opsetid("", opset), *(helper.make_opsetid(d, 1) for d in domains)]
+    imports = [
+        helper.make_opsetid("", opset),
+        *(helper.make_opsetid(d, 3 if d == "ai.onnx.ml" else 1) for d in domains),
+    ]
     return helper.make_model(graph, opset_imports=imports, functions=list(functions), ir_version=9)
 
 

@@ -49,7 +49,7 @@ def padded(x: Any, layers: Any) -> Any:
 
 
 def dense(x: Any, layers: Any) -> Any:
-    x = layers.Dense(6, activation="gelu")(layers.Flatten()(x))
+    x = layers.Dense(6, activation="swish")(layers.Flatten()(x))
     x = layers.LayerNormalization()(x)
     left, right = layers.Dense(3)(x), layers.Dense(3, activation="tanh")(x)
     return layers.Concatenate()([left, layers.Multiply()([left, right])])

@@ -125,3 +125,31 @@ def test_maxima_need_values_above_zero(
     pool = node("MaxPool", ["p"], "y", **{"kernel_shape": [3, 3], **attributes})
     result = folded([node(before, ["x"], "r"), pad("a", source="r"), pool], {"a": AROUND})
     assert op_types(result) == [before, *([] if merged else ["Pad"]), "MaxPool"]
+
+
+@pytest.mark.parametrize("perm", [[0, 3, 1, 2], [0, 3, 2, 1]])
+def test_channels_that_come_last_are_moved_before(perm: list[int]) -> None:
+    made = make_model(
+        [
+            node("Relu", ["x"], "r"),
+            pad("a", source="r"),
+            node("Transpose", ["p"], "t", perm=perm),
+            node("MaxPool", ["t"], "y", kernel_shape=[3, 3]),
+        ],
+        {"x": ["N", 5, 6, 2]},
+        ["y"],
+        {"a": np.array([0, 1, 2, 0, 0, 0, 1, 0])},
+    )
+    result = simplify(load_model(made))
+    assert op_types(result) == ["Relu", "Transpose", "MaxPool"]
+    x = weights(2, 5, 6, 2)
+    (found,), (wanted,) = run_with_onnxruntime(result, x), run_with_onnxruntime(made, x)
+    np.testing.assert_array_equal(found, wanted)
+    assert pads(result) == ([1, 2, 0, 1] if perm[2] == 1 else [2, 1, 1, 0])
+
+
+def test_numbers_other_than_zero_follow_a_transpose() -> None:
+    made = pad("a", "one")
+    rest = [node("Transpose", ["p"], "t", perm=[0, 1, 3, 2]), node("Conv", ["t", "w"], "y")]
+    constants = {"a": AROUND, "one": np.float32(1), **KERNEL}
+    assert op_types(folded([made, *rest], constants)) == ["Transpose", "Pad", "Conv"]

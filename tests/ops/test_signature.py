@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from cipherlearn import ops
-from cipherlearn.errors import InvalidParameterError
-from cipherlearn.ops import REQUIRED
+from cipherlearn.errors import InvalidParameterError, UnsupportedOperatorError
+from cipherlearn.ops import REQUIRED, _signature
 
 
 def test_inputs_of_a_schema() -> None:
@@ -58,3 +59,33 @@ def test_the_operator_set_is_respected() -> None:
 def test_qualified_names(domain: str, op_type: str, name: str) -> None:
     assert ops.qualified_name(domain, op_type) == name
     assert ops.split_name(name) == ("" if domain == "ai.onnx" else domain, op_type)
+
+
+def test_the_domain_of_machine_learning_has_schemas_too() -> None:
+    signature = ops.get("ai.onnx.ml.LinearClassifier").signature(13)
+    assert signature.input_names == ("X",)
+    assert signature.n_outputs == 2
+    assert signature.attributes["post_transform"].default == "NONE"
+    assert "keys_tensor" in ops.get("ai.onnx.ml.LabelEncoder").signature().attributes
+
+
+def test_other_domains_have_no_schemas() -> None:
+    with pytest.raises(UnsupportedOperatorError, match=r"no operator 'ai\.onnx\.preview\.Adam'"):
+        _signature.of_schema("ai.onnx.preview.Adam")
+    with pytest.raises(UnsupportedOperatorError, match="it came later: 23"):
+        _signature.of_schema("RMSNormalization", 22)
+
+
+@pytest.mark.parametrize("opset", [13, 17, 18])
+def test_split_says_how_many_parts_there_are_in_all_operator_sets(opset: int) -> None:
+    split = ops.get("Split")
+    signature = split.signature(opset)
+    assert "num_outputs" in signature.attributes
+    assert ("num_outputs" in signature.declared) == (opset >= 18)
+    x = np.arange(6.0).reshape(1, 6)
+    parts = split.numpy(x, axis=1, num_outputs=3, opset=opset)
+    assert [part.tolist() for part in parts] == [[[0, 1]], [[2, 3]], [[4, 5]]]
+    sized = split.numpy(x, np.array([5, 1]), axis=1, opset=opset)
+    assert [part.shape for part in sized] == [(1, 5), (1, 1)]
+    with pytest.raises(InvalidParameterError, match="'num_outputs'"):
+        split.numpy(x, axis=1, opset=opset)

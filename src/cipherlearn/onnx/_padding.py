@@ -33,14 +33,41 @@ def fold_padding(model: onnx.ModelProto) -> bool:
     changed = False
     for pad in [node for node in graph.node if node.op_type == "Pad" and not node.domain]:
         reader = readers.get(pad.output[0])
-        pads = _zeros(graph, pad)
-        if pads is None or reader is None or counted[pad.output[0]] != 1:
+        if reader is None or counted[pad.output[0]] != 1:
             continue
-        if _add_pads(graph, pad, reader, pads):
+        if _transpose_first(graph, pad, reader):
+            changed = True
+            continue
+        pads = _zeros(graph, pad)
+        if pads is not None and _add_pads(graph, pad, reader, pads):
             reader.input[0] = pad.input[0]
             graph.node.remove(pad)
             changed = True
     return changed
+
+
+def _transpose_first(graph: onnx.GraphProto, pad: onnx.NodeProto, reader: onnx.NodeProto) -> bool:
+    """Let a Pad that a Transpose reads follow it instead; tell whether that was possible.
+
+    Frameworks with the channels last pad before they bring the channels to the front.
+    """
+    perm = _attributes(reader).get("perm")
+    constants = _edit.constants(graph, pad.input)
+    named_axes = len(pad.input) > 3 and pad.input[3]
+    if reader.op_type != "Transpose" or reader.domain or perm is None or named_axes:
+        return False
+    if pad.input[1] not in constants:
+        return False
+    amounts = constants[pad.input[1]].reshape(2, -1)[:, list(perm)].reshape(-1)
+    moved, padded = onnx.NodeProto(), onnx.NodeProto()
+    moved.CopyFrom(reader)
+    padded.CopyFrom(pad)
+    moved.input[0], moved.output[0] = pad.input[0], pad.output[0]
+    padded.input[0], padded.output[0] = pad.output[0], reader.output[0]
+    padded.input[1] = _edit.add_constant(graph, pad.input[1], amounts)
+    pad.CopyFrom(moved)
+    reader.CopyFrom(padded)
+    return True
 
 
 def _zeros(graph: onnx.GraphProto, pad: onnx.NodeProto) -> list[tuple[int, int]] | None:
@@ -125,9 +152,15 @@ def _pools_alike(
         return False
     if reader.op_type == "AveragePool":
         return bool(attributes.get("count_include_pad")) or not any(attributes.get("pads", ()))
-    producer = next((node for node in graph.node if pad.input[0] in node.output), None)
-    positive = producer is not None and producer.op_type in _NEVER_NEGATIVE
-    return positive and not any(reader.output[1:])
+    return not any(reader.output[1:]) and _is_never_negative(graph, pad.input[0])
+
+
+def _is_never_negative(graph: onnx.GraphProto, name: str) -> bool:
+    producers = {output: node for node in graph.node for output in node.output}
+    producer = producers.get(name)
+    while producer is not None and producer.op_type == "Transpose":
+        producer = producers.get(producer.input[0])
+    return producer is not None and producer.op_type in _NEVER_NEGATIVE
 
 
 def _attributes(node: onnx.NodeProto) -> dict[str, Any]:

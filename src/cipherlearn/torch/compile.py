@@ -291,8 +291,8 @@ def _to_array(value: Any) -> np.ndarray:
     array = as_array(value)
     if array.dtype.kind not in "fiub":
         raise InvalidTypeError(
-            f"calibration data has dtype {array.dtype}; numbers are needed: floating-point ones, or "
-            "integers where the model takes tokens"
+            f"calibration data has dtype {array.dtype}; numbers are needed: floating-point "
+            "ones, or integers where the model takes tokens"
         )
     if array.ndim < 1 or not array.shape[0]:
         raise InvalidParameterError(
