@@ -9,6 +9,7 @@ from onnx import inliner
 
 from cipherlearn import ops
 from cipherlearn.errors import ModelError, UnsupportedAttributeError, UnsupportedOperatorError
+from cipherlearn.onnx._alternatives import alternative
 from cipherlearn.onnx.graph import (
     Array,
     attribute_value,
@@ -150,7 +151,14 @@ def refuse_unknown_operators(model: onnx.ModelProto) -> None:
 
 
 def _listed(missing: dict[str, list[str]]) -> str:
-    return "\n".join(f"- {op}: {_nodes_sentence(names)}" for op, names in sorted(missing.items()))
+    return "\n".join(
+        f"- {op}: {_nodes_sentence(names)}{_advice(op)}" for op, names in sorted(missing.items())
+    )
+
+
+def _advice(op: str) -> str:
+    known = alternative(op)
+    return f" ({known})" if known else ""
 
 
 def _nodes_sentence(names: Iterable[str]) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from cipherlearn.circuit import Builder, Circuit, circuit_from_dict, circuit_to_dict, fuse
 from cipherlearn.circuit.linear import fold_factors
 from cipherlearn.circuit.serialize import decode, encode, parse_json
+from cipherlearn.circuit.steps import round_steps
 from cipherlearn.engines.execution import FheMode
 from cipherlearn.errors import (
     CircuitError,
@@ -157,7 +158,8 @@ class QuantizedModule(CircuitModel):
             with builder.scope(name):
                 outputs.append(values[name].qvalues)
         try:
-            return fuse(fold_factors(builder.finish(outputs, self.ordered_module_output_names)))
+            circuit = builder.finish(outputs, self.ordered_module_output_names)
+            return round_steps(fuse(fold_factors(circuit)))
         except CircuitError as error:
             raise ModelError(str(error)) from error
 
