@@ -123,6 +123,8 @@ ensure_environment() {
     fi
     trap 'say "interrupted; the same command starts again"; exit 130' INT
     run_pip --constraint "$ROOT/constraints.txt" --editable '.[dev]'
+    # It asks for an old onnx and runs with the current one; what else it needs is in the extra `dev`.
+    run_pip --constraint "$ROOT/constraints.txt" --no-deps hummingbird-ml
     # Written last and in one step: after an interruption there is no stamp, and the next run starts over.
     fingerprint "$VENV/bin/python" >"$STAMP.new"
     mv "$STAMP.new" "$STAMP"

@@ -2,13 +2,19 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 
 from cipherlearn.engines import _environment, get_engine
-from cipherlearn.engines._environment import missing_companion, missing_instructions
+from cipherlearn.engines._environment import (
+    loaded_too_early,
+    missing_companion,
+    missing_instructions,
+)
 from cipherlearn.errors import EngineUnavailableError
 from tests.engines.cases import build
 
@@ -78,3 +84,13 @@ def test_the_engine_refuses_before_its_native_code_can_abort(cpu: Path) -> None:
     assert not engine.is_available()
     with pytest.raises(EngineUnavailableError, match="avx2"):
         engine.compile(build("lookups"))
+
+
+def test_a_library_that_must_come_later_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorflow", ModuleType("tensorflow"))
+    monkeypatch.setitem(sys.modules, "concrete.fhe", ModuleType("concrete.fhe"))
+    assert loaded_too_early() is None
+    monkeypatch.delitem(sys.modules, "concrete.fhe")
+    assert "import concrete.fhe before tensorflow" in str(loaded_too_early())
+    with pytest.raises(EngineUnavailableError, match="tensorflow was imported before"):
+        get_engine("concrete").check_available()

@@ -5,12 +5,16 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import platform
+import sys
 from pathlib import Path
 
 import numpy as np
 
 #: Processor instructions that the engine uses without asking whether they exist.
 NEEDED_INSTRUCTIONS = ("aes", "avx2")
+
+#: Libraries whose native code ends the process when the engine is loaded after it (never before).
+LOADED_TOO_EARLY = ("tensorflow",)
 
 #: Where Linux describes the processor.
 PROCESSOR_INFORMATION = Path("/proc/cpuinfo")
@@ -47,4 +51,18 @@ def missing_instructions() -> str | None:
                     "'clear' to try things without encryption"
                 )
             return None
+    return None
+
+
+def loaded_too_early() -> str | None:
+    """Which library is loaded that the engine can only be loaded before, and what to do."""
+    if "concrete.fhe" in sys.modules:
+        return None
+    for name in LOADED_TOO_EARLY:
+        if name in sys.modules:
+            return (
+                f"{name} was imported before the engine, whose native code would then end this "
+                f"process: import concrete.fhe before {name}, or export the model in a process "
+                "of its own and read the ONNX file"
+            )
     return None

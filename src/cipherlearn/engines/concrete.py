@@ -22,7 +22,11 @@ import numpy as np
 
 from cipherlearn.circuit import ir, kernels
 from cipherlearn.engines._diagnose import explain_no_parameters
-from cipherlearn.engines._environment import missing_companion, missing_instructions
+from cipherlearn.engines._environment import (
+    loaded_too_early,
+    missing_companion,
+    missing_instructions,
+)
 from cipherlearn.engines._legalize import MAXIMUM_LOOKUP_WIDTH, Legalized, legalize
 from cipherlearn.engines._lowering import Lowering
 from cipherlearn.engines._regions import Regions, find_regions
@@ -55,7 +59,7 @@ class ConcreteEngine(Engine):
 
     def check_available(self) -> None:
         """Raise `EngineUnavailableError`, with what to install or change, if it cannot run here."""
-        problem = missing_companion() or missing_instructions()
+        problem = missing_companion() or missing_instructions() or loaded_too_early()
         if problem:
             raise EngineUnavailableError(problem)
         _load("concrete.fhe")
