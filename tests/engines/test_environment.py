@@ -89,8 +89,8 @@ def test_the_engine_refuses_before_its_native_code_can_abort(cpu: Path) -> None:
 def test_a_library_that_must_come_later_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorflow", ModuleType("tensorflow"))
     monkeypatch.setitem(sys.modules, "concrete.fhe", ModuleType("concrete.fhe"))
-    assert loaded_too_early() is None
+    assert loaded_too_early("concrete.fhe") is None
     monkeypatch.delitem(sys.modules, "concrete.fhe")
-    assert "import concrete.fhe before tensorflow" in str(loaded_too_early())
+    assert "import concrete.fhe before tensorflow" in str(loaded_too_early("concrete.fhe"))
     with pytest.raises(EngineUnavailableError, match="tensorflow was imported before"):
         get_engine("concrete").check_available()

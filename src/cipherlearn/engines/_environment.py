@@ -54,15 +54,15 @@ def missing_instructions() -> str | None:
     return None
 
 
-def loaded_too_early() -> str | None:
-    """Which library is loaded that the engine can only be loaded before, and what to do."""
-    if "concrete.fhe" in sys.modules:
+def loaded_too_early(engine: str) -> str | None:
+    """Which library is loaded that the engine's module can only be loaded before; what to do."""
+    if engine in sys.modules:
         return None
     for name in LOADED_TOO_EARLY:
         if name in sys.modules:
             return (
                 f"{name} was imported before the engine, whose native code would then end this "
-                f"process: import concrete.fhe before {name}, or export the model in a process "
+                f"process: import {engine} before {name}, or export the model in a process "
                 "of its own and read the ONNX file"
             )
     return None

@@ -59,7 +59,7 @@ class ConcreteEngine(Engine):
 
     def check_available(self) -> None:
         """Raise `EngineUnavailableError`, with what to install or change, if it cannot run here."""
-        problem = missing_companion() or missing_instructions() or loaded_too_early()
+        problem = missing_companion() or missing_instructions() or loaded_too_early("concrete.fhe")
         if problem:
             raise EngineUnavailableError(problem)
         _load("concrete.fhe")
