@@ -10,11 +10,14 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from sklearn.base import is_classifier
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.metrics import r2_score
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from cipherlearn.onnx import execute, prepare
+from cipherlearn.torch.compile import compile_onnx_model
 from cipherlearn.torch.export import to_onnx
 from tests.onnx_models import dimensions
 
@@ -25,6 +28,7 @@ hummingbird = pytest.importorskip(
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(80, 4)).astype(np.float32)
 SCORE = X @ np.float32([1, -2, 0.5, 1]) + 0.3
+NEW = RNG.normal(size=(200, 4)).astype(np.float32)
 TWO = (SCORE > 0).astype(int)
 THREE = np.digitize(SCORE, [-1, 1])
 
@@ -69,3 +73,21 @@ def test_estimators_keep_their_predictions(
         np.testing.assert_allclose(found[0].reshape(-1), estimator.predict(data), atol=1e-4)
         if hasattr(estimator, "predict_proba"):
             np.testing.assert_allclose(found[1], estimator.predict_proba(data), atol=1e-4)
+
+
+@pytest.mark.parametrize("way", [through_onnx, through_torch])
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_estimators_become_integers(name: str, way: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    estimator = ESTIMATORS[name]
+    # The sums of the linear model are wider than what a table takes.
+    options: dict[str, Any] = {"n_bits": 8}
+    if name == "logistic":
+        options = {"n_bits": 6, "rounding_threshold_bits": 6}
+    module = compile_onnx_model(way(estimator, monkeypatch), X, **options)
+    found = module.forward(NEW, fhe="disable")
+    labels = found[0] if isinstance(found, tuple) else found
+    wanted = estimator.predict(NEW)
+    if is_classifier(estimator):
+        assert np.mean(labels.reshape(-1) == wanted) >= 0.95
+    else:
+        assert r2_score(wanted, labels.reshape(-1)) >= 0.95

@@ -17,6 +17,7 @@ from sklearn.linear_model import (
     Ridge,
     SGDClassifier,
 )
+from sklearn.metrics import r2_score
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import (
@@ -30,6 +31,7 @@ from sklearn.svm import LinearSVC, LinearSVR
 
 from cipherlearn.errors import CipherlearnWarning
 from cipherlearn.onnx import execute, prepare
+from cipherlearn.torch.compile import compile_onnx_model
 from tests.onnx_models import dimensions, op_types
 
 skl2onnx = pytest.importorskip("skl2onnx", reason="skl2onnx is not installed: extra `exporters`")
@@ -114,3 +116,38 @@ def test_classes_with_names_leave_their_probabilities(name: str) -> None:
 def test_scalers_do_not_hide_products_from_their_offsets() -> None:
     left = op_types(prepare(export(fitted("scalers, network"))))
     assert left[:6] == ["Scaler", "Mul", "Add", "Gemm", "Relu", "Gemm"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "network, two classes",
+        "network, three classes",
+        "network, regression",
+        "scalers, network",
+        "scaler, components, logistic",
+        "scaler, linear",
+    ],
+)
+def test_estimators_become_integers(name: str) -> None:
+    estimator = fitted(name)
+    # Its sums are wider than what a table takes.
+    rounding = 6 if name == "network, three classes" else None
+    module = compile_onnx_model(export(estimator), X, n_bits=6, rounding_threshold_bits=rounding)
+    found = module.forward(X, fhe="disable")
+    wanted = estimator.predict(X)
+    if is_classifier(estimator):
+        labels, likely = found
+        assert np.mean(labels.reshape(-1) == wanted) >= 0.95
+        assert r2_score(scores(estimator, X), likely) >= 0.95
+    else:
+        assert r2_score(wanted, found.reshape(-1)) >= 0.95
+
+
+def test_classes_with_names_follow_from_their_integers() -> None:
+    names = np.array(["cat", "dog", "eel"])
+    estimator = fitted("network, three classes", names)
+    with pytest.warns(CipherlearnWarning, match="'output_label' holds strings"):
+        module = compile_onnx_model(export(estimator), X, n_bits=6, rounding_threshold_bits=6)
+    found = module.forward(X, fhe="disable")
+    assert np.mean(estimator.classes_[found.argmax(axis=1)] == estimator.predict(X)) >= 0.95

@@ -362,6 +362,24 @@ def test_resizing_to_given_sizes_keeps_the_batch(opset: int) -> None:
     np.testing.assert_array_equal(execute(free, x)[0], expected)
 
 
+@pytest.mark.parametrize("batch", [1, "N"])
+@pytest.mark.parametrize("opset", [13, 18])
+def test_resizing_to_one_row_is_opened(opset: int, batch: int | str) -> None:
+    # A row that is added to all rows shows no wrong number of rows.
+    model = make_model(
+        [node("Resize", ["x", "", "", "sizes"], "r"), node("Add", ["r", "z"], "y")],
+        {"x": [batch, 2, 3, 3], "z": [batch, 2, 5, 7]},
+        {"y": [batch, 2, 5, 7]},
+        {"sizes": np.array([1, 2, 5, 7])},
+        opset=opset,
+    )
+    free = simplify(load_model(model))
+    x, z = weights(3, 2, 3, 3), weights(3, 2, 5, 7, seed=1)
+    (found,) = execute(free, x, z)
+    rows = [execute(model, x[i : i + 1], z[i : i + 1])[0] for i in range(3)]
+    np.testing.assert_allclose(found, np.concatenate(rows), rtol=1e-6)
+
+
 def test_expanding_to_a_traced_batch_is_opened() -> None:
     model = make_model(
         [node("Expand", ["x", "s"], "e"), node("Relu", ["e"], "y")],

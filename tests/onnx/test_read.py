@@ -18,6 +18,7 @@ from cipherlearn.errors import (
     UnsupportedOperatorError,
 )
 from cipherlearn.onnx import (
+    Graph,
     OnnxRuntimeModel,
     execute,
     get_onnx_opset_version,
@@ -295,3 +296,21 @@ def test_models_beyond_the_size_of_a_message_are_checked_by_path(
     broken = make_model([node("Relu", ["nowhere"], "y")], {"x": ["N"]}, ["y"])
     with pytest.raises(ModelError, match="not a valid ONNX model"):
         load_model(broken)
+
+
+@pytest.mark.parametrize("opset", [11, 13, 18])
+def test_a_split_into_equal_parts_has_as_many_as_outputs(opset: int) -> None:
+    options = {"num_outputs": 3} if opset >= 18 else {}
+    model = load_model(
+        make_model(
+            [node("Split", ["x"], ["a", "b", "c"], axis=1, **options)],
+            {"x": ["N", 6]},
+            ["a", "b", "c"],
+            opset=opset,
+        )
+    )
+    (split,) = Graph.from_model(model).nodes
+    assert split.attributes["num_outputs"] == 3
+    x = weights(2, 6)
+    for found, wanted in zip(execute(model, x), np.split(x, 3, axis=1), strict=True):
+        np.testing.assert_array_equal(found, wanted)

@@ -501,7 +501,8 @@ def test_known_sizes_are_constants_at_any_batch_size() -> None:
     np.testing.assert_allclose(execute(result, x)[0], x + 4 + 3 + 2)
 
 
-def test_constants_that_are_quantized_and_back_are_constants() -> None:
+@pytest.mark.parametrize("opset", [13, 18, 21])
+def test_constants_that_are_quantized_and_back_are_constants(opset: int) -> None:
     model = make_model(
         [
             node("QuantizeLinear", ["w", "scale", "zero"], "q"),
@@ -515,7 +516,7 @@ def test_constants_that_are_quantized_and_back_are_constants() -> None:
             "scale": np.float32(0.5),
             "zero": np.int8(0),
         },
-        opset=21,
+        opset=opset,
     )
     result = simplified(model, weights(3, 2))
     assert op_types(result) == ["MatMul"]

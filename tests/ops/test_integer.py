@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from cipherlearn import ops
 from cipherlearn.circuit import Builder, evaluate
 from cipherlearn.errors import UnsupportedAttributeError
-from cipherlearn.ops._integer import Affine, add_bias, matrix_product
+from cipherlearn.ops._integer import (
+    Affine,
+    add_bias,
+    linear_map,
+    matrix_product,
+    minimum,
+    pairwise,
+)
 
 
 @st.composite
@@ -164,3 +171,37 @@ def test_operators_that_mix_values_say_how() -> None:
             assert op.integer is not None or op.expand is not None, name
         if op.integer is not None and op.integer.univariate:
             assert op.kind is ops.Kind.ELEMENTWISE
+
+
+@given(affine((2, 3, 4)))
+def test_a_linear_map_moves_the_zero_point_along(value: Affine) -> None:
+    """Borders of zeros stand for zero; there is one zero-point a channel all the same."""
+
+    def pad_and_add(q: Any) -> Any:
+        border = np.zeros((*q.shape[:2], 1), dtype=np.int64)
+        padded = np.concatenate([border, q], axis=2)
+        return padded[:, :, :-1] + 2 * padded[:, :, 1:]
+
+    result = linear_map(value, pad_and_add, value.scale)
+    padded = np.pad(real(value), [(0, 0), (0, 0), (1, 0)])
+    np.testing.assert_allclose(real(result), padded[:, :, :-1] + 2 * padded[:, :, 1:])
+    assert np.size(result.zero_point) in (1, 3)
+
+
+@given(st.lists(st.integers(-50, 50), min_size=1, max_size=20))
+def test_pairwise_is_a_fold_of_the_least_depth(values: list[int]) -> None:
+    depths = pairwise(
+        lambda left, right: (left[0] + right[0], max(left[1], right[1]) + 1),
+        [(value, 0) for value in values],
+    )
+    assert depths == (sum(values), (len(values) - 1).bit_length())
+    assert pairwise(lambda left, right: left + right, [str(v) for v in values]) == "".join(
+        map(str, values)
+    ), "the order stays"
+
+
+@given(affine((2, 3)), affine((2, 3)))
+def test_the_minimum_is_that_of_numpy_in_a_circuit_too(left: Affine, right: Affine) -> None:
+    expected = np.minimum(left.integers, right.integers)
+    np.testing.assert_array_equal(minimum(left.integers, right.integers), expected)
+    check_in_circuit(lambda a, b: Affine(minimum(a.integers, b.integers), 1.0, 0), left, right)

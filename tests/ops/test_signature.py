@@ -45,6 +45,13 @@ def test_attributes_of_a_schema() -> None:
     assert repr(REQUIRED) == "REQUIRED"
 
 
+def test_defaults_are_those_that_have_a_value() -> None:
+    signature = ops.get("Gemm").signature()
+    assert signature.defaults == {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0}
+    assert "to" not in ops.get("Cast").signature().defaults, "it is required"
+    assert "axes" not in ops.get("ReduceSum").signature(11).defaults, "there is none"
+
+
 def test_the_operator_set_is_respected() -> None:
     assert ops.get("Reshape").signature(13).attributes.keys() == set()
     assert ops.get("Reshape").signature(14).attributes.keys() == {"allowzero"}

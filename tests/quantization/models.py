@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import onnx
 
-from tests.onnx_models import make_model, node, weights
-from tests.quantization.quantize import normal
+from cipherlearn.quantization import QuantizedModule
+from tests.onnx_models import make_model, node, perceptron, weights
+from tests.quantization.quantize import normal, quantize
 
 ROWS = 100
 X = normal(ROWS, 4)
@@ -24,6 +25,23 @@ def graph(
     nodes: Nodes, outputs: list[str] | None = None, shape: tuple[int, ...] = (4,), **constants: Any
 ) -> onnx.ModelProto:
     return make_model(nodes, {"x": ["N", *shape]}, outputs or ["y"], constants)
+
+
+def two_heads(*nodes: onnx.NodeProto) -> onnx.ModelProto:
+    """Two layers on functions ``r`` and ``q`` of a layer of 5 units, ``h``."""
+    reads = {name for item in nodes for name in item.output}
+    heads = [
+        node("MatMul", ["r", "w2"], "y"),
+        node("MatMul", ["q" if "q" in reads else "r", "w3"], "z"),
+    ]
+    first = node("Gemm", ["x", "w", "b"], "h")
+    constants = {"w": W, "b": B, "w2": W2, "w3": weights(5, 2, seed=4)}
+    return graph([first, *nodes, *heads], ["y", "z"], **constants)
+
+
+def rounded_perceptron() -> QuantizedModule:
+    """Two dense layers at 5 bits, whose look-ups read 6 bits; calibrated on 60 rows."""
+    return quantize(perceptron(), normal(60, 4), n_bits=5, rounding=6)
 
 
 #: Models of one input of 4 features, and the look-ups that they need at 8 bits without rounding.

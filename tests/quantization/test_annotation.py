@@ -18,7 +18,7 @@ from cipherlearn.quantization import (
 )
 from cipherlearn.torch import NumpyModule
 from tests.onnx_models import make_model, node, perceptron, weights
-from tests.quantization.models import DENSE
+from tests.quantization.models import DENSE, rounded_perceptron
 from tests.quantization.quantize import normal, quantize
 
 X = normal(60, 4)
@@ -26,7 +26,7 @@ X = normal(60, 4)
 
 @pytest.fixture(scope="module")
 def module() -> QuantizedModule:
-    return quantize(perceptron(), X, n_bits=5, rounding=6)
+    return rounded_perceptron()
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from cipherlearn.errors import (
     OverflowWarning,
     SelfCheckError,
 )
-from cipherlearn.quantization import QuantizedModule
+from cipherlearn.quantization import QuantizedModule, accumulators
 from cipherlearn.quantization.circuit_model import as_tuple
 from tests.onnx_models import make_model, node, perceptron, weights
 from tests.quantization.quantize import float_outputs, normal, quantize, r2
@@ -258,6 +258,13 @@ def test_encryption_status_is_checked(wide: QuantizedModule, status: Any) -> Non
         wide.compile(engine="clear", inputs_encryption_status=status)
 
 
+@pytest.fixture
+def as_observed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ranges that reach as far as calibration data did, and no further."""
+    monkeypatch.setattr(accumulators, "OUTSIDE", 0.4)
+
+
+@pytest.mark.usefixtures("as_observed")
 def test_overflows_are_counted_and_told() -> None:
     module = quantize(perceptron(), 0.2 * X, n_bits=5, rounding=4)
     module.forward(0.2 * X)
@@ -273,6 +280,7 @@ def test_overflows_are_counted_and_told() -> None:
     assert module.overflow_count == 2 * first
 
 
+@pytest.mark.usefixtures("as_observed")
 def test_rows_given_to_compile_are_checked_for_overflows() -> None:
     module = quantize(perceptron(), 0.2 * X, n_bits=5, rounding=4)
     lowest = np.full((2, 4), module.input_quantizers[0].rmin)

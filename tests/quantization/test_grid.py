@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cipherlearn.quantization.grid import grid_quantizer
+from cipherlearn.quantization import QuantizationOptions, QuantizedArray
+from cipherlearn.quantization.grid import LEAST_OBSERVED, grid_quantizer, observed_range
 
 
 @given(
@@ -58,3 +59,54 @@ def test_zeros_lie_on_any_grid() -> None:
     quantizer = grid_quantizer(np.zeros(4), 3)
     assert quantizer is not None
     assert quantizer.scale == 1.0
+
+
+@given(
+    step=st.integers(1, 300),
+    multiples=st.lists(st.integers(-200, 200), min_size=2, max_size=30, unique=True),
+    n_bits=st.integers(1, 12),
+    is_symmetric=st.booleans(),
+)
+def test_whole_numbers_stand_for_themselves_in_as_few_bits_as_they_need(
+    step: int, multiples: list[int], n_bits: int, is_symmetric: bool
+) -> None:
+    values = np.array(multiples, dtype=np.float64) * step
+    stats = observed_range(values, is_complete=True)
+    assert stats.step is not None
+    assert stats.step % step == 0
+    is_signed = is_symmetric or bool((values < 0).any())
+    options = QuantizationOptions(n_bits, is_signed, is_symmetric)
+    array = QuantizedArray(n_bits, values, options=options, stats=stats)
+    reach = max(abs(values)) * 2 if is_symmetric else np.ptp(values)
+    if reach // stats.step >= 2**n_bits - is_symmetric:
+        assert array.n_bits == n_bits
+        return
+    np.testing.assert_array_equal(array.dequant(), values)
+    assert array.n_bits == array.quantizer.n_bits <= n_bits
+    assert np.ptp(array.quantizer.integer_limits) < max(2, 4 * reach // stats.step)
+    lowest, highest = array.quantizer.integer_limits
+    assert lowest <= array.qvalues.min() <= array.qvalues.max() <= highest
+    assert float(array.quantizer.zero_point).is_integer()
+
+
+def test_a_handful_of_values_does_not_show_that_they_are_whole() -> None:
+    few = np.tile([0.0, 1.0], LEAST_OBSERVED // 2 - 1)
+    assert observed_range(few).step is None
+    assert observed_range(few, is_complete=True).step == 1
+    assert observed_range(few > 0).step == 1, "nothing lies between true and false"
+    assert observed_range(np.tile([0.0, 1.0], LEAST_OBSERVED // 2)).step == 1
+    sparse = np.arange(LEAST_OBSERVED) * 3.0 + (np.arange(LEAST_OBSERVED) == 9)
+    assert observed_range(sparse).step is None, "many numbers in between were never seen"
+
+
+@pytest.mark.parametrize(
+    "values", [[0.5, 1.0], [0.0, 0.0], [0.0, 2.0**40], [1.0, np.inf], [1.0, np.nan]]
+)
+def test_other_numbers_have_no_step(values: list[float]) -> None:
+    assert observed_range(np.array(values), is_complete=True).step is None
+
+
+def test_what_training_quantized_stays_as_it_is() -> None:
+    stats = observed_range(np.array([0.0, 1.0, 3.0]), is_complete=True)
+    options = QuantizationOptions(6, is_qat=True)
+    assert stats.bits_of_whole_numbers(options) is None

@@ -24,7 +24,7 @@ from cipherlearn.quantization.calibration import as_tuple
 from cipherlearn.quantization.inspection import HeldIntegers, Trace, TracedTensor
 from cipherlearn.torch import NumpyModule
 from tests.onnx_models import make_model, node, perceptron, weights
-from tests.quantization.models import DEEP, DENSE, IMAGE
+from tests.quantization.models import DEEP, DENSE, IMAGE, rounded_perceptron
 from tests.quantization.quantize import normal, quantize
 
 X = normal(60, 4)
@@ -33,7 +33,7 @@ ROWS = X[:20]
 
 @pytest.fixture(scope="module")
 def module() -> QuantizedModule:
-    return quantize(perceptron(), X, n_bits=5, rounding=6)
+    return rounded_perceptron()
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +128,7 @@ def test_traces_agree_with_the_module(name: str) -> None:
     deep = name.startswith("deep: ")
     model, _ = DEEP[name[6:]] if deep else DENSE[name]
     data = IMAGE if deep else normal(100, 4)
-    module = quantize(model, data)
+    module = quantize(model, data, n_bits=7)
     trace = module.trace(data)
     integers = values_of_circuit(module, module.quantize_input(data))
     outputs = as_tuple(module.forward(data))

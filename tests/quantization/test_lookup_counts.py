@@ -14,14 +14,12 @@ from cipherlearn.quantization import PostTrainingQATImporter
 from cipherlearn.quantization.calibration import as_tuple
 from cipherlearn.torch import NumpyModule
 from tests.onnx_models import make_model, node, weights
-from tests.quantization.models import graph
+from tests.quantization.models import W2, B, W, graph, two_heads
 from tests.quantization.quantize import float_outputs, lookups, normal, quantize, r2
 
 ROWS = 200
 X = normal(ROWS, 4)
 IMAGE = normal(ROWS, 1, 6, 6, seed=1)
-W, B = weights(4, 5), weights(5, seed=2)
-W2 = weights(5, 3, seed=3)
 FIRST = node("Gemm", ["x", "w", "b"], "h")
 INT64 = np.int64
 
@@ -160,54 +158,16 @@ PATTERNS: dict[str, tuple[onnx.ModelProto, int]] = {
         ),
         5,
     ),
-    "one activation for two heads": (
-        graph(
-            [
-                FIRST,
-                node("Relu", ["h"], "r"),
-                node("MatMul", ["r", "w2"], "y"),
-                node("MatMul", ["r", "w3"], "z"),
-            ],
-            ["y", "z"],
-            w=W,
-            b=B,
-            w2=W2,
-            w3=weights(5, 2, seed=4),
-        ),
-        5,
-    ),
+    "one activation for two heads": (two_heads(node("Relu", ["h"], "r")), 5),
     "the same activation written twice": (
-        graph(
-            [
-                FIRST,
-                node("Relu", ["h"], "r"),
-                node("Relu", ["h"], "q"),
-                node("MatMul", ["r", "w2"], "y"),
-                node("MatMul", ["q", "w3"], "z"),
-            ],
-            ["y", "z"],
-            w=W,
-            b=B,
-            w2=W2,
-            w3=weights(5, 2, seed=4),
-        ),
+        two_heads(node("Relu", ["h"], "r"), node("Relu", ["h"], "q")),
         5,
     ),
     "the same layer written twice": (
-        graph(
-            [
-                FIRST,
-                node("Gemm", ["x", "w", "b"], "g"),
-                node("Relu", ["h"], "r"),
-                node("Relu", ["g"], "q"),
-                node("MatMul", ["r", "w2"], "y"),
-                node("MatMul", ["q", "w3"], "z"),
-            ],
-            ["y", "z"],
-            w=W,
-            b=B,
-            w2=W2,
-            w3=weights(5, 2, seed=4),
+        two_heads(
+            node("Gemm", ["x", "w", "b"], "g"),
+            node("Relu", ["h"], "r"),
+            node("Relu", ["g"], "q"),
         ),
         5,
     ),

@@ -24,7 +24,7 @@ from cipherlearn.quantization import (
 )
 from tests.onnx_models import make_model, node, weights
 from tests.quantization.quantize import check, lookups, normal, quantize
-from tests.quantization.test_base_quantized_op import own, registered
+from tests.quantization.test_base_quantized_op import own, registered, restored
 
 X = normal(80, 4)
 W, B = weights(4, 3), weights(3, seed=1)
@@ -190,15 +190,59 @@ def test_an_operator_of_a_users_own_with_q_impl() -> None:
 
             def q_impl(self, *q_inputs: QuantizedArray, **attrs: Any) -> QuantizedArray:
                 assert not attrs
-                (x,) = self._prepare_inputs_with_constants(
-                    *q_inputs, calibrate=False, quantize_actual_values=True
-                )
+                (x,) = self.read_operands(*q_inputs)
                 differences = x.qvalues - x.qvalues[:, [2, 0, 1]]
                 return self.make_output_quant_parameters(differences, x.quantizer.scale, 0)
 
-        module = quantize(own("Pairs"), X, n_bits=6, rounding=7)
+        module = quantize(own("Pairs"), X, n_bits=6, rounding=5)
+        check(module, X, score=0.95)
+        op = module.quant_layers_dict["o"][1]
+        assert isinstance(op, QuantizedPairs)
+        assert op.plan is not None
+        assert op.lsbs_to_remove > 0
+        assert set(lookups(module)) == {5}
+        unrounded = quantize(own("Pairs"), X, n_bits=6)
+        check(unrounded, X, score=0.97)
+        # Six bits less six bits; the other look-up is that of the layer before.
+        assert lookups(unrounded)[7] == 3
+
+
+def test_integers_of_a_users_own_operator_that_are_not_one_tensor_stay_as_they_are() -> None:
+    with registered("my.domain.Pairs", pairs, kind=ops.Kind.MIXING):
+
+        class QuantizedPairs(QuantizedMixingOp):
+            _impl_for_op_named = "my.domain.Pairs"
+
+            def q_impl(self, *q_inputs: QuantizedArray, **attrs: Any) -> QuantizedArray:
+                assert not attrs
+                (x,) = self.read_operands(*q_inputs)
+                scale = x.quantizer.scale
+                rolled = self.make_output_quant_parameters(x.qvalues[:, [2, 0, 1]], scale, 0)
+                return self.make_output_quant_parameters(x.qvalues - rolled.qvalues, scale, 0)
+
+        module = quantize(own("Pairs"), X, n_bits=6, rounding=5)
         check(module, X, score=0.97)
-        assert isinstance(module.quant_layers_dict["o"][1], QuantizedPairs)
+        op = module.quant_layers_dict["o"][1]
+        assert isinstance(op, QuantizedPairs)
+        assert op.lsbs_to_remove == 0
+
+
+def test_q_impl_may_go_on_from_what_the_operator_does_already() -> None:
+    model = make_model(
+        [node("Gemm", ["x", "w"], "h"), node("Relu", ["h"], "y")], {"x": ["N", 4]}, ["y"], {"w": W}
+    )
+    expected = quantize(model, X, n_bits=6, rounding=5)
+    with restored("Gemm"):
+
+        class Cautious(quantized_ops.QuantizedGemm):  # type: ignore[misc]
+            def q_impl(self, *q_inputs: QuantizedArray, **attrs: Any) -> QuantizedArray:
+                result: QuantizedArray = super().q_impl(*q_inputs, **attrs)
+                return result
+
+        module = quantize(model, X, n_bits=6, rounding=5)
+    assert isinstance(module.quant_layers_dict["h"][1], Cautious)
+    assert lookups(module) == lookups(expected)
+    np.testing.assert_array_equal(module.forward(X), expected.forward(X))
 
 
 def test_an_operator_that_mixes_values_without_an_integer_form_is_refused() -> None:

@@ -24,6 +24,7 @@ from cipherlearn.quantization import (
     UniformQuantizer,
 )
 from tests.onnx_models import make_model, node, perceptron, weights
+from tests.quantization.models import rounded_perceptron
 from tests.quantization.quantize import check_integers_agree, float_outputs, normal, quantize, r2
 
 X = normal(60, 4)
@@ -31,7 +32,7 @@ X = normal(60, 4)
 
 @pytest.fixture(scope="module")
 def module() -> QuantizedModule:
-    return quantize(perceptron(), X, n_bits=5, rounding=6)
+    return rounded_perceptron()
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +166,13 @@ def test_several_inputs_and_outputs_are_saved_with_their_status() -> None:
         np.testing.assert_array_equal(found, expected)
     with pytest.raises(ModelError, match="a loaded module keeps its circuit"):
         loaded.compile(engine="clear", inputs_encryption_status=["encrypted", "encrypted"])
+
+
+def test_files_from_before_the_client_computed_anything_are_read(saved: dict[str, Any]) -> None:
+    older = {key: value for key, value in saved.items() if key not in ("head", "tail")}
+    module = QuantizedModule.load_dict(older)
+    assert module.head is module.tail is None
+    np.testing.assert_array_equal(module.forward(X), QuantizedModule.load_dict(saved).forward(X))
 
 
 def test_a_loaded_module_has_no_layers(saved: dict[str, Any]) -> None:

@@ -58,6 +58,15 @@ def test_there_is_a_class_for_every_operator_on_encrypted_values() -> None:
         assert issubclass(kind, QuantizedMixingOp) == (op.integer is not None)
 
 
+def test_names_of_classes_are_identifiers_and_unique() -> None:
+    standard = [kind for kind in ALL_QUANTIZED_OPS if kind.__module__ == quantized_ops.__name__]
+    names = [kind.__name__ for kind in standard]
+    assert all(name.isidentifier() for name in names)
+    assert len(set(names)) == len(names)
+    assert all(getattr(quantized_ops, kind.__name__) is kind for kind in standard)
+    assert quantization.QuantizedBinarizer.op_type() == "ai.onnx.ml.Binarizer"
+
+
 def test_classes_are_found_by_name() -> None:
     assert quantized_ops.QuantizedRelu is quantization.QuantizedRelu
     assert issubclass(quantization.QuantizedGemm, QuantizedMixingOp)

@@ -41,7 +41,7 @@ def test_dense_models(name: str) -> None:
 @pytest.mark.parametrize("name", DEEP)
 def test_models_on_matrices(name: str) -> None:
     model, count = DEEP[name]
-    module = quantize(model, IMAGE)
+    module = quantize(model, IMAGE, n_bits=7)
     check(module, IMAGE)
     expect_lookups(module, count)
 
@@ -87,8 +87,8 @@ def test_rounding_is_left_out_where_no_look_up_follows() -> None:
 
 def test_channels_have_ranges_of_their_own_wherever_the_batch_axis_is() -> None:
     module = quantize(DENSE["constant on the left"][0], X, rounding=4)
-    op = module.quant_layers_dict["a"][1]
-    assert op.plan.factor.shape == (6, 1)
+    (_, op), *_ = module.quant_layers_dict.values()
+    assert sorted(op.plan.factor.shape) == [1, 6]
     dense = quantize(DENSE["dead channels"][0], X, rounding=4).quant_layers_dict["h"][1]
     assert dense.plan.factor.shape == (1, 5)
 
@@ -390,3 +390,63 @@ def test_infinite_constants_of_functions_are_legal() -> None:
         high=np.float32(0.5),
     )
     check(quantize(model, X), X)
+
+
+WHOLE = np.random.default_rng(0).integers(0, 16, (ROWS, 4)).astype(np.float32)
+NEXT = node("Gather", ["x", "order"], "f", axis=1)
+ORDER = np.array([1, 2, 3, 0])
+
+#: Models of whole numbers from 0 to 15, and the width of their look-ups: how many there are.
+WHOLE_NUMBERS: dict[str, tuple[Nodes, dict[str, Any], dict[int, int]]] = {
+    "comparisons of comparisons": (
+        [
+            node("Greater", ["x", "limits"], "g"),
+            node("Cast", ["g"], "c", to=TensorProto.FLOAT),
+            node("MatMul", ["c", "signs"], "h"),
+            node("Greater", ["h", "half"], "k"),
+            node("Cast", ["k"], "y", to=TensorProto.FLOAT),
+        ],
+        {
+            "limits": np.array([3.5, 7.5, 10.5, 2.5], np.float32),
+            "signs": np.random.default_rng(0).integers(-1, 2, (4, 5)).astype(np.float32),
+            "half": np.float32(0.5),
+        },
+        {4: 4, 3: 5},
+    ),
+    "two inputs compared": (
+        [NEXT, node("Greater", ["x", "f"], "g"), node("Cast", ["g"], "y", to=TensorProto.FLOAT)],
+        {"order": ORDER},
+        {5: 4},
+    ),
+    "a sum": ([NEXT, node("Add", ["x", "f"], "y")], {"order": ORDER}, {}),
+    "a maximum": ([NEXT, node("Max", ["x", "f"], "y")], {"order": ORDER}, {5: 4}),
+    "a sum of steps": (
+        [
+            NEXT,
+            node("Mul", ["x", "share"], "h"),
+            node("Floor", ["h"], "a"),
+            node("Sub", ["f", "eight"], "s"),
+            node("Sign", ["s"], "b"),
+            node("Add", ["a", "b"], "y"),
+        ],
+        {"order": ORDER, "share": np.float32(0.25), "eight": np.float32(8)},
+        {4: 8},
+    ),
+}
+
+
+@pytest.mark.parametrize("bits", [6, 8])
+@pytest.mark.parametrize("name", WHOLE_NUMBERS)
+def test_whole_numbers_are_exact_and_narrow(name: str, bits: int) -> None:
+    nodes, constants, widths = WHOLE_NUMBERS[name]
+    module = quantize(graph(nodes, **constants), WHOLE, n_bits=bits)
+    check(module, WHOLE, score=1.0)
+    assert lookups(module) == widths
+    assert [q.n_bits for q in module.input_quantizers] == [4]
+
+
+def test_a_real_constant_in_a_sum_of_whole_numbers_is_not_rounded_to_one() -> None:
+    nodes = [NEXT, node("Sum", ["x", "f", "quarter"], "y")]
+    module = quantize(graph(nodes, order=ORDER, quarter=np.float32(0.25)), WHOLE)
+    check(module, WHOLE, score=0.999)
+    assert np.abs(module.forward(WHOLE) - (WHOLE + WHOLE[:, ORDER] + 0.25)).max() < 0.2

@@ -221,8 +221,8 @@ def test_auto_looks_at_the_errors_of_approximate_rounding(digits: Any) -> None:
         )
         for method in ("exact", "approximate")
     )
-    widths = [max(count_lookups(module.circuit).by_width) for module in (exact, approximate)]
-    assert widths == sorted(widths)
+    for module in (exact, approximate):
+        assert 2 <= max(count_lookups(module.circuit).by_width) <= 8
     assert accuracy(approximate, test, labels) >= 0.92
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import onnx as _onnx
 
+from cipherlearn.onnx._batch_axis import check_batch_first
 from cipherlearn.onnx.graph import Graph, Node, TensorInfo, attribute_value
 from cipherlearn.onnx.interpreter import (
     check_inputs,
@@ -29,6 +30,7 @@ __all__ = [
     "OnnxRuntimeModel",
     "TensorInfo",
     "attribute_value",
+    "check_batch_first",
     "check_inputs",
     "check_supported",
     "execute",

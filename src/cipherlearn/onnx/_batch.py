@@ -16,7 +16,8 @@ from onnx import numpy_helper
 
 from cipherlearn.errors import CipherlearnError
 from cipherlearn.onnx import _edit
-from cipherlearn.onnx.graph import Array, Graph, element_dtype, infer_shapes
+from cipherlearn.onnx._batch_axis import misplaced, with_batch_first
+from cipherlearn.onnx.graph import Array, Graph, element_dtype, tensor_shapes
 from cipherlearn.onnx.interpreter import execute
 from cipherlearn.onnx.runtime import OnnxRuntimeModel
 from cipherlearn.onnx.version import get_onnx_opset_version
@@ -49,6 +50,7 @@ def free_batch(model: onnx.ModelProto, clean: Clean) -> onnx.ModelProto:
     if sizes is None:
         return model
     size = max(sizes)
+    model = _with_free_resizes(model)
     static = _specialised(model, size or 1, clean)
     try:
         rows = Rows(static, size or 1)
@@ -58,13 +60,37 @@ def free_batch(model: onnx.ModelProto, clean: Clean) -> onnx.ModelProto:
     opened = _with_free_shapes(plain, static, size or 1)
     # What computes shapes is not wanted on encrypted values, even where it can be computed.
     preferred = len(opened.graph.node) < len(plain.graph.node)
-    for candidate in (opened, plain) if preferred else (plain, opened):
-        # A model that is declared for any batch size is only replaced by one that computes the same
-        # at all of them: `x * x.shape[0]` must not become what it is for one row.
+
+    # A model that is declared for any batch size is only replaced by one that computes the same
+    # at all of them: `x * x.shape[0]` must not become what it is for one row.
+    def good(candidate: onnx.ModelProto) -> bool:
         promised = size != 0 or candidate is plain
-        if rows.agree_with(candidate) and (promised or rows.same(model, candidate)):
-            return _declare_outputs(candidate, rows)
-    return model
+        return rows.agree_with(candidate) and (promised or rows.same(model, candidate))
+
+    candidates = (opened, plain) if preferred else (plain, opened)
+    best = next((_declare_outputs(c, rows) for c in candidates if good(c)), model)
+    # What was traced with some rows, and mixes more of them, may mean anything.
+    if size and best is model:
+        return model
+    moved = _with_batch_first(model if best is model else best, plain, rows, clean)
+    return _declare_outputs(moved, rows) if moved is not None and good(moved) else best
+
+
+def _with_batch_first(
+    model: onnx.ModelProto, plain: onnx.ModelProto, rows: Rows, clean: Clean
+) -> onnx.ModelProto | None:
+    """A candidate with the batch on all first axes; ``None`` where it is there, or cannot be."""
+    try:
+        if misplaced(Graph.from_model(model), rows.few(2)) is None:
+            return None
+    except CipherlearnError:
+        # It takes one row only.
+        pass
+    single = _specialised(model, 1, clean)
+    moved = with_batch_first(_with_free_shapes(plain, single, 1), single, rows.singles())
+    if moved is not None:
+        clean(moved)
+    return moved
 
 
 def _batch_sizes(graph: onnx.GraphProto) -> set[int] | None:
@@ -98,15 +124,31 @@ def _specialised(model: onnx.ModelProto, size: int, clean: Clean) -> onnx.ModelP
     return static
 
 
+def _with_free_resizes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Copy of a model in which no Resize makes one row of an open number of them.
+
+    That is what tracing with one row leaves behind; it fails at no batch size, but takes one row.
+    """
+    free = _copy(model)
+    shapes = tensor_shapes(model)
+    opset = get_onnx_opset_version(model)
+    for node in free.graph.node:
+        source = shapes.get(node.input[0]) if node.op_type == "Resize" else None
+        if node.domain or not source or source[0] is not None or None in source[1:]:
+            continue
+        sizes = _edit.constants(free.graph, node.input[3:]).get(node.input[-1])
+        if sizes is not None and sizes.size and sizes[0] == 1:
+            _free_resize(free.graph, node, sizes, [1, *source[1:]], opset)
+    return free
+
+
 def _static_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     """Shapes of the tensors whose axes are all known."""
-    graph = infer_shapes(model).graph
-    known = {}
-    for value in (*graph.input, *graph.value_info, *graph.output):
-        tensor = value.type.tensor_type
-        if tensor.HasField("shape") and all(d.HasField("dim_value") for d in tensor.shape.dim):
-            known[value.name] = tuple(d.dim_value for d in tensor.shape.dim)
-    return known
+    return {
+        name: tuple(size for size in shape if size is not None)
+        for name, shape in tensor_shapes(model).items()
+        if None not in shape
+    }
 
 
 def _with_free_axis(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -204,7 +246,7 @@ def _free_resize(
     graph: onnx.GraphProto,
     node: onnx.NodeProto,
     sizes: Array,
-    source: Sequence[int] | None,
+    source: Sequence[int | None] | None,
     opset: int,
 ) -> None:
     """Let a Resize to given sizes leave the first axis as it is (in place)."""
@@ -219,11 +261,10 @@ def _free_resize(
         _edit.set_attribute(node, "axes", list(range(1, sizes.size)))
         node.input[3] = _edit.add_constant(graph, f"{node.input[3]}_but_first", sizes[1:])
         return
-    scales = np.divide(sizes, source, dtype=np.float32)
+    extents = np.asarray(source, dtype=np.float64)
+    scales = np.divide(sizes, extents, dtype=np.float32)
     # The sizes are worked out by rounding down.
-    scales = np.where(
-        scales * np.asarray(source, dtype=np.float64) < sizes, np.nextafter(scales, np.inf), scales
-    )
+    scales = np.where(scales * extents < sizes, np.nextafter(scales, np.inf), scales)
     operands = [*node.input[:2], _edit.add_constant(graph, f"{node.input[3]}_scales", scales)]
     del node.input[:]
     node.input.extend(operands)
@@ -265,6 +306,14 @@ class Rows:
         ]
         starts = range(0, self.count, size)
         self._expected = self._run(static, [(start, start + size) for start in starts])
+
+    def few(self, count: int) -> list[Array]:
+        """So many rows of each input."""
+        return [array[:count] for array in self._data]
+
+    def singles(self) -> list[list[Array]]:
+        """The rows one by one."""
+        return [[array[row : row + 1] for array in self._data] for row in range(self.count)]
 
     def _run(self, model: onnx.ModelProto, spans: list[tuple[int, int]]) -> list[list[Array]]:
         """Run a model on spans of the rows: one list per output, with one array per span."""

@@ -10,7 +10,7 @@ from onnx import numpy_helper
 from cipherlearn import ops
 from cipherlearn.errors import CipherlearnError
 from cipherlearn.onnx import _edit
-from cipherlearn.onnx.graph import Array, attribute_value
+from cipherlearn.onnx.graph import Array, node_attributes
 from cipherlearn.onnx.support import attribute_problem
 from cipherlearn.onnx.version import get_onnx_opset_version
 from cipherlearn.ops import qualified_name
@@ -78,7 +78,7 @@ def _evaluate(
     inputs = [numpy_helper.to_array(constants[i]) if i else None for i in node.input]
     opset = get_onnx_opset_version(model)
     try:
-        attributes = {item.name: attribute_value(item) for item in node.attribute}
+        attributes = node_attributes(node)
         if registered:
             values = ops.get(name).numpy(*inputs, opset=opset, **attributes)
         else:

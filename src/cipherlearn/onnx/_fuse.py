@@ -18,7 +18,7 @@ from cipherlearn.onnx._linear import (
     read_linear,
     read_rescaling,
 )
-from cipherlearn.onnx.graph import Array, infer_shapes
+from cipherlearn.onnx.graph import Array, tensor_shapes
 from cipherlearn.ops import Kind, qualified_name
 
 
@@ -52,7 +52,7 @@ class _Fusion:
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.graph = model.graph
-        self.ranks = _ranks(model)
+        self.ranks = {name: len(shape) for name, shape in tensor_shapes(model).items()}
         self.reads = _edit.reads(self.graph)
         self.producers = {name: node for node in self.graph.node for name in node.output if name}
         self.readers = {name: node for node in self.graph.node for name in node.input if name}
@@ -114,12 +114,3 @@ class _Fusion:
 
     def _constants(self, node: onnx.NodeProto) -> dict[str, Array]:
         return _edit.constants(self.graph, node.input)
-
-
-def _ranks(model: onnx.ModelProto) -> dict[str, int]:
-    inferred = infer_shapes(model).graph
-    return {
-        value.name: len(value.type.tensor_type.shape.dim)
-        for value in (*inferred.input, *inferred.value_info, *inferred.output)
-        if value.type.tensor_type.HasField("shape")
-    }

@@ -8,7 +8,7 @@ import onnx
 
 from cipherlearn.errors import CipherlearnWarning, warn
 from cipherlearn.onnx import _edit
-from cipherlearn.onnx.graph import infer_shapes
+from cipherlearn.onnx.graph import tensor_types
 
 _STRING: Final = onnx.TensorProto.STRING
 # Attribute with the numbers of the classes; `classlabels_ints` in all other operators.
@@ -33,7 +33,7 @@ def plain_outputs(model: onnx.ModelProto) -> None:
 def _drop_maps(model: onnx.ModelProto) -> None:
     graph = model.graph
     outputs = {output.name: output for output in graph.output}
-    types = {value.name: value.type for value in infer_shapes(model).graph.value_info}
+    types = tensor_types(model)
     for node in list(graph.node):
         if node.op_type != "ZipMap" or node.domain != "ai.onnx.ml":
             continue
@@ -42,8 +42,8 @@ def _drop_maps(model: onnx.ModelProto) -> None:
             known = types.get(node.input[0])
             output.type.Clear()
             output.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
-            if known is not None and known.HasField("tensor_type"):
-                output.type.CopyFrom(known)
+            if known is not None:
+                output.type.tensor_type.CopyFrom(known)
         node.op_type, node.domain = "Identity", ""
         del node.attribute[:]
 

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 
 from cipherlearn.onnx import _edit
-from cipherlearn.onnx.graph import Array, attribute_value
+from cipherlearn.onnx.graph import Array, node_attributes
 
 RESCALING: Final = frozenset({"Add", "BatchNormalization", "Div", "Mul", "Neg", "Sub"})
 LINEAR: Final = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
@@ -111,7 +111,7 @@ def read_rescaling(node: onnx.NodeProto, constants: Mapping[str, Array]) -> Resc
 
 
 def _read_normalization(node: onnx.NodeProto, constants: Mapping[str, Array]) -> Rescaling | None:
-    attributes = _attributes(node)
+    attributes = node_attributes(node)
     asked = [name for name in node.output if name]
     if attributes.get("training_mode") or len(asked) > 1 or set(node.input[1:]) - set(constants):
         return None
@@ -171,7 +171,7 @@ class Linear:
         """A rescaling followed by the operator, as one; ``None`` where that is impossible."""
         groups, _, inputs = self.weight.shape[:3]
         vectors = rescaling.of_channels(self.axis, self.rank, groups * inputs)
-        if vectors is None or _attributes(self.node).get("transA"):
+        if vectors is None or node_attributes(self.node).get("transA"):
             return None
         scale, offset = (vector.reshape(groups, 1, inputs, 1) for vector in vectors)
         weight = self.weight * scale
@@ -187,7 +187,7 @@ class Linear:
         """Tell whether every output element is a sum of the same weights."""
         if self.node.op_type == "ConvTranspose":
             return False
-        attributes = _attributes(self.node)
+        attributes = node_attributes(self.node)
         padded = attributes.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
         return not padded and not any(attributes.get("pads", ()))
 
@@ -210,7 +210,7 @@ class Linear:
             What the node computes so far.
         """
         node, names = self.node, list(self.node.input)
-        if "alpha" in _attributes(node) or not np.array_equal(self.weight, old.weight):
+        if "alpha" in node_attributes(node) or not np.array_equal(self.weight, old.weight):
             weight = _restored(node, self.weight, self.shape).astype(self.dtype)
             names[1] = _edit.add_constant(graph, names[1], weight)
         if self.bias is not None:
@@ -253,7 +253,7 @@ def read_linear(
     known = rank if node.op_type == "MatMul" else given.ndim
     if given.dtype.kind != "f" or known is None or known < 2 or (dense and given.ndim != 2):
         return None
-    attributes = _attributes(node)
+    attributes = node_attributes(node)
     weight = _canonical(node, given.astype(np.float64)) * attributes.get("alpha", 1.0)
     linear = Linear(node, known, weight, given.shape, given.dtype)
     name = node.input[2] if len(node.input) > 2 else ""
@@ -273,7 +273,7 @@ def read_linear(
 
 def _canonical(node: onnx.NodeProto, weight: Array) -> Array:
     """Weights as (groups, outputs, inputs, window)."""
-    attributes = _attributes(node)
+    attributes = node_attributes(node)
     if node.op_type in ("Gemm", "MatMul"):
         matrix = weight if attributes.get("transB") else weight.T
         return matrix[np.newaxis, :, :, np.newaxis]
@@ -287,10 +287,6 @@ def _restored(node: onnx.NodeProto, weight: Array, shape: tuple[int, ...]) -> Ar
     """Weights as the node holds them."""
     if node.op_type in ("Gemm", "MatMul"):
         matrix = weight[0, :, :, 0]
-        return matrix if _attributes(node).get("transB") else matrix.T
+        return matrix if node_attributes(node).get("transB") else matrix.T
     grouped = weight if node.op_type == "Conv" else weight.transpose(0, 2, 1, 3)
     return grouped.reshape(shape)
-
-
-def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
-    return {item.name: attribute_value(item) for item in node.attribute}

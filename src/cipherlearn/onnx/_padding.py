@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 
 from cipherlearn.onnx import _edit
-from cipherlearn.onnx.graph import attribute_value
+from cipherlearn.onnx.graph import node_attributes
 
 # Their results are never below zero, so that zeros beside them never are a maximum of their own.
 _NEVER_NEGATIVE: Final = frozenset({"Relu", "Sigmoid", "HardSigmoid", "Softplus", "Abs", "Softmax"})
@@ -51,7 +51,7 @@ def _transpose_first(graph: onnx.GraphProto, pad: onnx.NodeProto, reader: onnx.N
 
     Frameworks with the channels last pad before they bring the channels to the front.
     """
-    perm = _attributes(reader).get("perm")
+    perm = node_attributes(reader).get("perm")
     constants = _edit.constants(graph, pad.input)
     named_axes = len(pad.input) > 3 and pad.input[3]
     if reader.op_type != "Transpose" or reader.domain or perm is None or named_axes:
@@ -79,7 +79,7 @@ def _zeros(graph: onnx.GraphProto, pad: onnx.NodeProto) -> list[tuple[int, int]]
     constants = _edit.constants(graph, operands)
     if any(name and name not in constants for name in operands[1:]):
         return None
-    if _attributes(pad).get("mode", "constant") != "constant":
+    if node_attributes(pad).get("mode", "constant") != "constant":
         return None
     if operands[2] and np.any(constants[operands[2]]):
         return None
@@ -103,7 +103,7 @@ def _add_pads(
     graph: onnx.GraphProto, pad: onnx.NodeProto, reader: onnx.NodeProto, pads: list[tuple[int, int]]
 ) -> bool:
     """Let a window operator add the zeros itself; tell whether it can."""
-    attributes = _attributes(reader)
+    attributes = node_attributes(reader)
     spatial = _window_axes(graph, reader, attributes)
     if reader.domain or reader.input[0] != pad.output[0] or spatial is None or len(pads) > spatial:
         return False
@@ -140,7 +140,7 @@ def _pools_alike(
     graph: onnx.GraphProto, pad: onnx.NodeProto, reader: onnx.NodeProto, total: list[int]
 ) -> bool:
     """Tell whether a pool treats its own padding as it would treat zeros."""
-    attributes = _attributes(reader)
+    attributes = node_attributes(reader)
     kernel = attributes["kernel_shape"]
     # Every window must meet an element, and none may reach beyond the padding.
     small = all(amount < size for amount, size in zip(total, (*kernel, *kernel), strict=True))
@@ -161,7 +161,3 @@ def _is_never_negative(graph: onnx.GraphProto, name: str) -> bool:
     while producer is not None and producer.op_type == "Transpose":
         producer = producers.get(producer.input[0])
     return producer is not None and producer.op_type in _NEVER_NEGATIVE
-
-
-def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
-    return {item.name: attribute_value(item) for item in node.attribute}

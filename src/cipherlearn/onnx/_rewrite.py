@@ -11,7 +11,7 @@ from onnx import numpy_helper
 
 from cipherlearn.onnx import _edit
 from cipherlearn.onnx._fold import RANDOM
-from cipherlearn.onnx.graph import infer_shapes
+from cipherlearn.onnx.graph import tensor_types
 from cipherlearn.ops import qualified_name
 
 # The same operands give the same results every time, except for these.
@@ -72,9 +72,7 @@ def simplify_casts(model: onnx.ModelProto) -> bool:
     if not nodes:
         return False
     types = {tensor.name: tensor.data_type for tensor in graph.initializer}
-    inferred = infer_shapes(model).graph
-    for value in (*inferred.input, *inferred.value_info, *inferred.output):
-        types[value.name] = value.type.tensor_type.elem_type
+    types.update((name, kind.elem_type) for name, kind in tensor_types(model).items())
     changed = False
     for node in nodes:
         # The values of what CastLike imitates never count.

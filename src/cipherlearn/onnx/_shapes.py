@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import onnx
 from onnx import numpy_helper
 
 from cipherlearn.onnx import _edit
-from cipherlearn.onnx.graph import Array, infer_shapes
+from cipherlearn.onnx.graph import Array, tensor_shapes
 
 
 def fold_known_sizes(model: onnx.ModelProto) -> bool:
@@ -30,7 +32,7 @@ def fold_known_sizes(model: onnx.ModelProto) -> bool:
     shapes = [n for n in graph.node if n.op_type == "Shape" and not n.domain]
     if not shapes:
         return False
-    known = _sizes(model)
+    known = tensor_shapes(model)
     entries = {n.output[0]: e for n in shapes if (e := _entries(n, known)) is not None}
     kept = []
     for node in graph.node:
@@ -45,27 +47,16 @@ def fold_known_sizes(model: onnx.ModelProto) -> bool:
     return folded
 
 
-def _sizes(model: onnx.ModelProto) -> dict[str, list[int | None]]:
-    """Sizes of the axes of each tensor; ``None`` where they are open."""
-    graph = infer_shapes(model).graph
-    return {
-        value.name: [
-            d.dim_value if d.HasField("dim_value") else None
-            for d in value.type.tensor_type.shape.dim
-        ]
-        for value in (*graph.input, *graph.value_info, *graph.output)
-        if value.type.tensor_type.HasField("shape")
-    }
-
-
-def _entries(node: onnx.NodeProto, known: dict[str, list[int | None]]) -> list[int | None] | None:
+def _entries(
+    node: onnx.NodeProto, known: Mapping[str, Sequence[int | None]]
+) -> Sequence[int | None] | None:
     limits = {item.name: item.i for item in node.attribute}
     sizes = known.get(node.input[0])
     return None if sizes is None else sizes[limits.get("start", 0) : limits.get("end")]
 
 
 def _picked(
-    graph: onnx.GraphProto, node: onnx.NodeProto, entries: dict[str, list[int | None]]
+    graph: onnx.GraphProto, node: onnx.NodeProto, entries: Mapping[str, Sequence[int | None]]
 ) -> Array | None:
     """Value of a node, where it holds known sizes only."""
     if node.domain:
@@ -86,7 +77,7 @@ def _picked(
     return None if None in chosen.reshape(-1).tolist() else chosen.astype(np.int64)
 
 
-def _sliced(graph: onnx.GraphProto, node: onnx.NodeProto, sizes: list[int | None]) -> Array:
+def _sliced(graph: onnx.GraphProto, node: onnx.NodeProto, sizes: Sequence[int | None]) -> Array:
     operands = list(node.input[1:])
     constants = _edit.constants(graph, operands)
     if any(name and name not in constants for name in operands):

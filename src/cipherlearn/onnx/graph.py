@@ -207,6 +207,31 @@ def attribute_value(attribute: onnx.AttributeProto) -> Any:
     )
 
 
+def node_attributes(node: onnx.NodeProto) -> dict[str, Any]:
+    """Decode the attributes of a node.
+
+    Parameters
+    ----------
+    node : NodeProto
+        Any node.
+
+    Returns
+    -------
+    dict
+        Values by name, as :func:`attribute_value` gives them; of a Split into equal parts also the
+        number of parts, which is an attribute from operator set 18 on only.
+
+    Raises
+    ------
+    UnsupportedAttributeError
+        As :func:`attribute_value` does.
+    """
+    attributes = {item.name: attribute_value(item) for item in node.attribute}
+    if node.op_type == "Split" and not node.domain and not any(node.input[1:]):
+        attributes.setdefault("num_outputs", len(node.output))
+    return attributes
+
+
 def unique_node_names(nodes: Iterable[onnx.NodeProto]) -> tuple[str, ...]:
     """Name every node: its own name where it has one, ``"<type>_<position>"`` elsewhere.
 
@@ -242,7 +267,7 @@ def _nodes(nodes: Iterable[onnx.NodeProto]) -> tuple[Node, ...]:
     result = []
     for name, node in zip(unique_node_names(nodes), nodes, strict=True):
         try:
-            attributes = {item.name: attribute_value(item) for item in node.attribute}
+            attributes = node_attributes(node)
         except UnsupportedAttributeError as error:
             raise UnsupportedAttributeError(f"Node {name!r} ({node.op_type}): {error}") from error
         op = qualified_name(node.domain, node.op_type)
@@ -290,12 +315,52 @@ def element_dtype(elem_type: int) -> np.dtype[Any] | None:
 
 def _dtypes(model: onnx.ModelProto, constants: Mapping[str, Array]) -> dict[str, np.dtype[Any]]:
     found = {name: array.dtype for name, array in constants.items()}
-    graph = infer_shapes(model).graph
-    for value in (*graph.input, *graph.value_info, *graph.output):
-        dtype = _dtype(value)
+    for name, kind in tensor_types(model).items():
+        dtype = element_dtype(kind.elem_type)
         if dtype is not None:
-            found[value.name] = dtype
+            found[name] = dtype
     return found
+
+
+def tensor_types(model: onnx.ModelProto) -> dict[str, onnx.TypeProto.Tensor]:
+    """Declared or inferred types of the tensors of a model, by name.
+
+    Parameters
+    ----------
+    model : ModelProto
+        Any model.
+
+    Returns
+    -------
+    dict of str to TypeProto.Tensor
+        Without constants, and without what is no tensor.
+    """
+    graph = infer_shapes(model).graph
+    return {
+        value.name: value.type.tensor_type
+        for value in (*graph.input, *graph.value_info, *graph.output)
+        if value.type.HasField("tensor_type")
+    }
+
+
+def tensor_shapes(model: onnx.ModelProto) -> dict[str, tuple[int | None, ...]]:
+    """Declared or inferred shapes of the tensors of a model, by name.
+
+    Parameters
+    ----------
+    model : ModelProto
+        Any model.
+
+    Returns
+    -------
+    dict of str to tuple of int or None
+        ``None`` for an open axis. Without constants, and tensors with an unknown number of axes.
+    """
+    return {
+        name: tuple(d.dim_value if d.HasField("dim_value") else None for d in kind.shape.dim)
+        for name, kind in tensor_types(model).items()
+        if kind.HasField("shape")
+    }
 
 
 def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:

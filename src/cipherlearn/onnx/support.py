@@ -10,11 +10,7 @@ from onnx import inliner
 from cipherlearn import ops
 from cipherlearn.errors import ModelError, UnsupportedAttributeError, UnsupportedOperatorError
 from cipherlearn.onnx._alternatives import alternative
-from cipherlearn.onnx.graph import (
-    Array,
-    attribute_value,
-    unique_node_names,
-)
+from cipherlearn.onnx.graph import Array, node_attributes, unique_node_names
 from cipherlearn.onnx.version import get_onnx_opset_version
 from cipherlearn.ops import NEWEST_OPSET, qualified_name
 
@@ -81,7 +77,7 @@ def attribute_problem(node: onnx.NodeProto, model: onnx.ModelProto) -> str | Non
     """
     op = ops.get(qualified_name(node.domain, node.op_type))
     try:
-        attributes = {item.name: attribute_value(item) for item in node.attribute}
+        attributes = node_attributes(node)
     except UnsupportedAttributeError as error:
         return str(error)
     if op.check is None:

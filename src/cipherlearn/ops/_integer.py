@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from cipherlearn.circuit import IntValue, ir, kernels
+from cipherlearn.ops._weights import WeightLayout
 
 #: Integers in the clear or in a circuit.
 Integers = np.ndarray | IntValue
@@ -73,6 +74,8 @@ class IntegerForm:
     sums : bool
         Whether integers are only added up, all with one weight: the result, little wider than the
         operands, can be multiplied by the next layer's weights as it is.
+    layout : WeightLayout or None
+        How a constant second operand is seen as a matrix, for layers whose weights can be chosen.
     """
 
     compute: Compute
@@ -83,6 +86,7 @@ class IntegerForm:
     channel_axis: int | None = None
     keeps_grid: bool = False
     sums: bool = False
+    layout: WeightLayout | None = None
 
 
 def matrix_product(left: Affine, right: Affine, scale: float = 1.0) -> Affine:
@@ -97,7 +101,10 @@ def matrix_product(left: Affine, right: Affine, scale: float = 1.0) -> Affine:
     if right.constant:
         weights = right.centred.astype(np.int64)
         column_sums = weights.sum(axis=max(-2, -weights.ndim), keepdims=weights.ndim > 2)
-        zero = np.multiply(left.zero_point, column_sums)
+        if np.size(left.zero_point) == 1:
+            zero = np.multiply(left.zero_point, column_sums)
+        else:  # one a feature, in an array of the operand's rank
+            zero = np.matmul(left.zero_point, weights)
         return Affine(_matmul(left.integers, weights), step, zero)
     weights = left.centred.astype(np.int64)
     # Broadcasts along the columns of the product; without rows there is one sum.

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
+from onnx.reference.ops.op_dequantize_linear import _CommonDequantizeLinear
 
 from cipherlearn.ops import _ml_kernels, _window_kernels
 
@@ -131,6 +132,10 @@ class MeanVarianceNormalization(OpRun):
         return (((x - mean) / (np.sqrt(variance) + 1e-9)).astype(x.dtype),)
 
 
+class DequantizeLinear(_CommonDequantizeLinear):
+    """Numbers of quantized ones; there is a reference one from operator set 19 on only."""
+
+
 KERNELS: tuple[type[OpRun], ...] = (
     Erf,
     Softplus,
@@ -142,6 +147,7 @@ KERNELS: tuple[type[OpRun], ...] = (
     Pad,
     OneHot,
     MeanVarianceNormalization,
+    DequantizeLinear,
     *_ml_kernels.KERNELS,
     *_window_kernels.KERNELS,
 )

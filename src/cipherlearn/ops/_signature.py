@@ -123,6 +123,15 @@ class Signature:
         return frozenset(self.attributes) - self.added
 
     @property
+    def defaults(self) -> dict[str, Any]:
+        """Values of the attributes that need not be given and have one."""
+        return {
+            name: attribute.default
+            for name, attribute in self.attributes.items()
+            if attribute.default is not None and attribute.default is not REQUIRED
+        }
+
+    @property
     def variadic(self) -> bool:
         """Whether the last input may be repeated."""
         return bool(self.inputs) and self.inputs[-1].variadic

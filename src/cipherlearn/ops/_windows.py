@@ -150,16 +150,8 @@ def cross_correlation(
 def _real_correlation(
     values: np.ndarray, weights: np.ndarray, axes: Sequence[Axis], groups: int
 ) -> np.ndarray:
-    space = len(axes)
-    pads = [(axis.begin, max(0, axis.overhang)) for axis in axes]
-    padded = np.pad(values, [(0, 0), (0, 0), *pads])
-    spans: Any = [axis.dilation * (axis.kernel - 1) + 1 for axis in axes]
-    views = np.lib.stride_tricks.sliding_window_view(padded, spans, tuple(range(2, 2 + space)))  # type: ignore[call-overload]
-    steps = [slice(None, None, axis.stride) for axis in axes]
-    taps = [slice(None, None, axis.dilation) for axis in axes]
-    key = (slice(None), slice(None), *steps, *taps)
-    windows = views[key]
-    channels = weights.shape[1]
+    space, channels = len(axes), weights.shape[1]
+    windows = windows_of(values, axes)
     contracted = (1, *range(2 + space, 2 + 2 * space)), tuple(range(1, 2 + space))
     result = np.empty((len(values), len(weights), *(a.count for a in axes)), values.dtype)
     row_size = max(1, windows[:1].size)
@@ -172,6 +164,20 @@ def _real_correlation(
         ]
         result[start : start + step] = np.moveaxis(np.concatenate(parts, axis=-1), -1, 1)
     return result
+
+
+def windows_of(values: np.ndarray, axes: Sequence[Axis]) -> np.ndarray:
+    """All windows, with zeros as padding: a view of shape (batch, channels, *places, *taps)."""
+    pads = [(axis.begin, max(0, axis.overhang)) for axis in axes]
+    padded = np.pad(values, [(0, 0), (0, 0), *pads])
+    spans: Any = [axis.dilation * (axis.kernel - 1) + 1 for axis in axes]
+    inner = tuple(range(2, 2 + len(axes)))
+    views = np.lib.stride_tricks.sliding_window_view(padded, spans, inner)  # type: ignore[call-overload]
+    # The windows behind the last one start in elements that none of them reads.
+    steps = [slice(None, axis.count * axis.stride, axis.stride) for axis in axes]
+    taps = [slice(None, None, axis.dilation) for axis in axes]
+    key = (slice(None), slice(None), *steps, *taps)
+    return views[key]
 
 
 def window_maximum(values: Any, axes: Sequence[Axis]) -> Any:

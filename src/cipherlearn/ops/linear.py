@@ -12,10 +12,14 @@ from cipherlearn.errors import UnsupportedAttributeError
 from cipherlearn.ops._expand import Composer, Tensor
 from cipherlearn.ops._integer import Affine, IntegerForm, add_bias, matrix_product
 from cipherlearn.ops._registry import Kind, register
+from cipherlearn.ops._weights import Attributes, WeightLayout
 
 
 def _transposed(operand: Affine) -> Affine:
-    return replace(operand, integers=np.transpose(operand.integers))
+    # One scale a row becomes one a column.
+    return replace(
+        operand, integers=np.transpose(operand.integers), scale=np.transpose(operand.scale)
+    )
 
 
 def _gemm(operands: Sequence[Any], attributes: Mapping[str, Any]) -> Affine:
@@ -49,10 +53,60 @@ def _matmul(operands: Sequence[Any], attributes: Mapping[str, Any]) -> Affine:
     return matrix_product(*operands)
 
 
+class _MatrixLayout(WeightLayout):
+    """Rows of features times a matrix on the right."""
+
+    operand_axis = -1
+
+    def inputs(
+        self, operand: np.ndarray, shape: tuple[int, ...], attributes: Attributes
+    ) -> np.ndarray:
+        del shape, attributes
+        return operand.reshape(1, -1, operand.shape[-1])
+
+    def targets(self, result: np.ndarray, groups: int) -> np.ndarray:
+        return result.reshape(groups, -1, result.shape[-1])
+
+    def matrix(self, weights: np.ndarray, attributes: Attributes) -> np.ndarray:
+        return (weights if attributes.get("transB") else weights.T)[None]
+
+    def weights(
+        self, matrix: np.ndarray, shape: tuple[int, ...], attributes: Attributes
+    ) -> np.ndarray:
+        del shape
+        return matrix[0] if attributes.get("transB") else matrix[0].T
+
+    def along_inputs(
+        self, entries: np.ndarray, shape: tuple[int, ...], attributes: Attributes
+    ) -> np.ndarray:
+        del shape, attributes
+        return entries.reshape(1, 1, -1)
+
+    def along_weights(
+        self, channels: np.ndarray, shape: tuple[int, ...], attributes: Attributes
+    ) -> np.ndarray:
+        del shape
+        return channels.reshape((-1, 1) if attributes.get("transB") else (1, -1))
+
+    def along_result(self, channels: np.ndarray, ndim: int) -> np.ndarray:
+        return channels.reshape((1,) * (ndim - 1) + (-1,))
+
+    def accepts(self, weights: np.ndarray, attributes: Attributes) -> bool:
+        return (
+            weights.ndim == 2
+            and not attributes.get("transA")
+            and attributes.get("alpha", 1.0) == 1.0
+        )
+
+
 register(
     "Gemm",
     kind=Kind.MIXING,
-    integer=IntegerForm(_gemm, real_inputs=frozenset({2}), channel_axis=-1),
+    integer=IntegerForm(_gemm, real_inputs=frozenset({2}), channel_axis=-1, layout=_MatrixLayout()),
     expand=_with_encrypted_bias,
 )
-register("MatMul", kind=Kind.MIXING, integer=IntegerForm(_matmul, channel_axis=-1))
+register(
+    "MatMul",
+    kind=Kind.MIXING,
+    integer=IntegerForm(_matmul, channel_axis=-1, layout=_MatrixLayout()),
+)

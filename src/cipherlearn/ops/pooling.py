@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from cipherlearn.errors import UnsupportedAttributeError
-from cipherlearn.ops._expand import Composer, Tensor
+from cipherlearn.ops._composition import Attributes, Operands, reduce, required
+from cipherlearn.ops._expand import Composer, Expand, Tensor
 from cipherlearn.ops._integer import Affine, IntegerForm, linear_map
 from cipherlearn.ops._registry import Kind, register
 from cipherlearn.ops._windows import axes_of, window_maximum, window_sizes, window_sum
@@ -29,34 +30,20 @@ def _max_pool(operands: Sequence[Any], attributes: Mapping[str, Any]) -> Affine:
     return replace(image, integers=window_maximum(image.integers, axes))
 
 
-def _space(operand: Tensor | None) -> tuple[Tensor, tuple[int, ...]]:
-    if operand is None:  # the schema requires it; the type does not say so
-        raise UnsupportedAttributeError("the pool has no operand")
-    return operand, tuple(range(2, operand.ndim))
+def _over_space(reduction: str) -> Expand:
+    """A global pool: a reduction of everything behind the channels."""
+
+    def expand(composer: Composer, operands: Operands, attributes: Attributes) -> Tensor:
+        del attributes
+        image = required(operands)
+        return reduce(composer, reduction, image, range(2, image.ndim))
+
+    return expand
 
 
-def _global_average(c: Composer, operands: Sequence[Tensor | None], _: Mapping[str, Any]) -> Tensor:
-    image, axes = _space(operands[0])
-    return _reduced(c, "ReduceMean", image, axes)
-
-
-def _global_max(c: Composer, operands: Sequence[Tensor | None], _: Mapping[str, Any]) -> Tensor:
-    image, axes = _space(operands[0])
-    return _reduced(c, "ReduceMax", image, axes)
-
-
-def _reduced(c: Composer, op: str, value: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """A reduction that keeps its axes: the operator set decides where they are given."""
-    if c.opset >= 18 or op == "ReduceSum":
-        return c.add(op, value, np.array(axes, dtype=np.int64), keepdims=1)
-    return c.add(op, value, axes=axes, keepdims=1)
-
-
-def _lp_pool(
-    c: Composer, operands: Sequence[Tensor | None], attributes: Mapping[str, Any]
-) -> Tensor:
+def _lp_pool(c: Composer, operands: Operands, attributes: Attributes) -> Tensor:
     """The root of a sum of powers, the sum being an average times the size of the window."""
-    image, _ = _space(operands[0])
+    image = required(operands)
     if attributes.get("ceil_mode"):
         raise UnsupportedAttributeError("ceil_mode=1 is not supported for LpPool; use 0")
     order = float(attributes.get("p") or 2)
@@ -78,6 +65,6 @@ register(
     kind=Kind.MIXING,
     integer=IntegerForm(_max_pool, keeps_grid=True),
 )
-register("GlobalAveragePool", kind=Kind.MIXING, expand=_global_average)
-register("GlobalMaxPool", kind=Kind.MIXING, expand=_global_max)
+register("GlobalAveragePool", kind=Kind.MIXING, expand=_over_space("ReduceMean"))
+register("GlobalMaxPool", kind=Kind.MIXING, expand=_over_space("ReduceMax"))
 register("LpPool", kind=Kind.MIXING, expand=_lp_pool)

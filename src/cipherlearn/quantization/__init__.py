@@ -15,6 +15,8 @@ from cipherlearn.quantization.base_quantized_op import (
     ONNX_OPS_TO_QUANTIZED_IMPL,
     QuantizedOp,
 )
+from cipherlearn.quantization.inspection import Trace, TracedTensor
+from cipherlearn.quantization.lookup_aware import PostTrainingLookupQuantization
 from cipherlearn.quantization.mixing import QuantizedMixingOp
 from cipherlearn.quantization.n_bits import (
     DEFAULT_MODEL_BITS,
@@ -32,10 +34,10 @@ from cipherlearn.quantization.quantized_module import QuantizedModule
 from cipherlearn.quantization.quantizers import (
     MinMaxQuantizationStats,
     QuantizationOptions,
-    TorchUniformQuantizer,
     UniformQuantizationParameters,
     UniformQuantizer,
 )
+from cipherlearn.quantization.torch_quantizer import TorchUniformQuantizer
 
 __all__ = [
     "ALL_QUANTIZED_OPS",
@@ -45,6 +47,7 @@ __all__ = [
     "MinMaxQuantizationStats",
     "ONNXConverter",
     "PostTrainingAffineQuantization",
+    "PostTrainingLookupQuantization",
     "PostTrainingQATImporter",
     "QuantizationOptions",
     "QuantizedArray",
@@ -53,6 +56,8 @@ __all__ = [
     "QuantizedOp",
     "Rounding",
     "TorchUniformQuantizer",
+    "Trace",
+    "TracedTensor",
     "UniformQuantizationParameters",
     "UniformQuantizer",
     "get_n_bits_dict",

@@ -11,14 +11,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.special import gamma
+from scipy.stats import gennorm
 
 from cipherlearn.circuit import Interval, IntValue
 from cipherlearn.quantization.n_bits import Rounding
 
-#: Observed ranges are widened by this share of their size, half on each side ...
-MARGIN = 0.1
-#: ... and reach this many standard deviations from the mean at least (few calibration rows).
-SIGMAS = 3.0
+#: Share of accumulators that is expected outside of an observed range, on each side.
+OUTSIDE = 5e-6
+#: Shapes of generalised normal distributions: from the heavy tails of Laplace's to nearly none.
+_SHAPES = np.linspace(1.0, 8.0, 200)
 #: Bits spent on fitting the range of every channel to the rounding step.
 FILL_BITS = 3
 #: A channel's factor may amplify its weights to this multiple of the typical channel's at most.
@@ -49,15 +51,58 @@ class Observed:
             Axis whose entries have ranges of their own.
         """
         keep = None if channel_axis is None else channel_axis % values.ndim
-        axes = tuple(axis for axis in range(values.ndim) if axis != keep)
-        lo = values.min(axis=axes, keepdims=True).astype(np.float64)
-        hi = values.max(axis=axes, keepdims=True).astype(np.float64)
-        margin = (hi - lo) * (MARGIN / 2.0)
-        mean = values.mean(axis=axes, keepdims=True)
-        reach = SIGMAS * values.std(axis=axes, keepdims=True)
-        lowest = np.floor(np.minimum(lo - margin, mean - reach)).astype(np.int64)
-        highest = np.ceil(np.maximum(hi + margin, mean + reach)).astype(np.int64)
-        return cls(lowest, highest)
+        lo, hi = expected_range(values, tuple(a for a in range(values.ndim) if a != keep))
+        return cls(np.floor(lo).astype(np.int64), np.ceil(hi).astype(np.int64))
+
+    def widened(self, proved: Interval) -> Observed:
+        """The ranges that can occur at all, apart along the same channels."""
+        return Observed(*_proved_per_channel(proved, self))
+
+
+def expected_range(values: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """The range that values like these are expected to stay in.
+
+    Parameters
+    ----------
+    values : numpy.ndarray
+        Calibration data, real or integer.
+    axes : tuple of int
+        Axes that share one range; they are kept, with extent 1.
+
+    Returns
+    -------
+    lo, hi : numpy.ndarray of float64
+        Each side reaches as far as the values did, and at least as far as a generalised normal
+        distribution of their spread and kurtosis does with probability 1 - `OUTSIDE`: few rows do
+        not show the tails.
+    """
+    centre = values.mean(axis=axes, keepdims=True)
+    above = np.maximum(values - centre, 0.0)
+    below = np.maximum(centre - values, 0.0)
+    return centre - _reach(below, axes), centre + _reach(above, axes)
+
+
+def _reach(distances: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+    """How far one side is expected to reach; distances are 0 for values of the other side."""
+    variance = 2.0 * np.square(distances).mean(axis=axes, keepdims=True)
+    fourth = 2.0 * np.power(distances, 4).mean(axis=axes, keepdims=True)
+    seen = distances.max(axis=axes, keepdims=True)
+    alive = variance > 0
+    if not alive.any():
+        return seen
+    # Few rows tell little about one channel's tails: half of it is taken from all channels.
+    log = np.log(fourth[alive] / np.square(variance[alive]))
+    kurtosis = np.exp((log + log.mean()) / 2.0)
+    shape = np.interp(-kurtosis, -_kurtosis(_SHAPES), _SHAPES)
+    spread = np.sqrt(variance[alive] * gamma(1.0 / shape) / gamma(3.0 / shape))
+    reach = np.zeros_like(seen)
+    reach[alive] = gennorm.isf(OUTSIDE, shape) * spread
+    return np.maximum(reach, seen)
+
+
+def _kurtosis(shape: np.ndarray) -> np.ndarray:
+    """Kurtosis of a generalised normal distribution, which decreases with its shape."""
+    return gamma(5.0 / shape) * gamma(1.0 / shape) / np.square(gamma(3.0 / shape))
 
 
 @dataclass(frozen=True)
@@ -82,6 +127,11 @@ class AccumulatorPlan:
     hi: np.ndarray | None
     lsbs: int = 0
     exact: bool = True
+
+    @classmethod
+    def unchanged(cls) -> AccumulatorPlan:
+        """The accumulator is read as it is."""
+        return cls(np.ones((), np.int64), np.zeros((), np.int64), None, None)
 
     @property
     def is_proved(self) -> bool:
@@ -116,6 +166,7 @@ def plan_accumulator(
     observed: Observed,
     rounding: Rounding | None,
     least_saving: float = 1,
+    lsbs: int | None = None,
 ) -> AccumulatorPlan:
     """Choose range, factor, offset and rounding of an accumulator.
 
@@ -132,12 +183,19 @@ def plan_accumulator(
     least_saving : float, default=1
         Bits that the observed range must save, unless the accumulator is rounded: outside of it,
         encrypted results are wrong.
+    lsbs : int or None, default=None
+        Bits that rounding removes, where the weights were chosen for it. By default as many as the
+        range asks for, and factors make every channel fill it.
     """
     lo, hi = _proved_per_channel(proved, observed)
     narrow_lo = np.clip(observed.lo, lo, hi)
     narrow_hi = np.clip(observed.hi, narrow_lo, hi)
+    if rounding is not None and lsbs:
+        ones = np.ones_like(lo)
+        return _rounded(lo, hi, narrow_lo, narrow_hi, rounding, ones, lsbs)
     if rounding is not None and _extent(narrow_lo, narrow_hi) >= 2 ** int(rounding.n_bits):
-        return _rounded(lo, hi, narrow_lo, narrow_hi, rounding)
+        factor, lsbs = _filling(lo, hi, narrow_lo, narrow_hi, int(rounding.n_bits))
+        return _rounded(lo, hi, narrow_lo, narrow_hi, rounding, factor, lsbs)
     width = _extent(narrow_lo, narrow_hi).bit_length()
     if _extent(lo, hi).bit_length() - width < least_saving:
         return AccumulatorPlan(np.ones_like(lo), -lo, None, None)
@@ -147,25 +205,37 @@ def plan_accumulator(
     return AccumulatorPlan(np.ones_like(lo), offset, np.zeros_like(lo), np.full_like(lo, top))
 
 
-def _rounded(
-    lo: np.ndarray, hi: np.ndarray, narrow_lo: np.ndarray, narrow_hi: np.ndarray, rounding: Rounding
-) -> AccumulatorPlan:
-    """Fill the ``2**kept`` steps with the range of every channel.
+def _filling(
+    lo: np.ndarray, hi: np.ndarray, narrow_lo: np.ndarray, narrow_hi: np.ndarray, kept: int
+) -> tuple[np.ndarray, int]:
+    """Factors with which every channel fills the ``2**kept`` steps, and the bits of one step.
 
-    The factors make one step fit channels of different ranges; they are capped where a channel's
-    range is small against its weights, since they amplify noise as well.
+    The factors are capped where a channel's range is small against its weights, since they amplify
+    noise as well.
     """
-    kept = int(rounding.n_bits)
     extents = np.maximum(narrow_hi - narrow_lo, 1)
     lsbs = 1
-    while _top(kept, lsbs) < int(extents.max()):
+    while top_of_range(kept, lsbs) < int(extents.max()):
         lsbs += 1
     lsbs += FILL_BITS
-    top = _top(kept, lsbs)
-    factor = top // extents
+    factor = top_of_range(kept, lsbs) // extents
     weight = np.maximum(hi - lo, 1).astype(np.float64)
     typical = np.median(factor * weight)
-    factor = np.clip(factor, 1, np.maximum(1, NOISE_CAP * typical // weight).astype(np.int64))
+    most = np.maximum(1, NOISE_CAP * typical // weight).astype(np.int64)
+    return np.clip(factor, 1, most), lsbs
+
+
+def _rounded(
+    lo: np.ndarray,
+    hi: np.ndarray,
+    narrow_lo: np.ndarray,
+    narrow_hi: np.ndarray,
+    rounding: Rounding,
+    factor: np.ndarray,
+    lsbs: int,
+) -> AccumulatorPlan:
+    """The plan that rounds to steps of ``2**lsbs``; every channel is centred in the range."""
+    top = top_of_range(int(rounding.n_bits), lsbs)
     offset = -factor * narrow_lo + (top - factor * (narrow_hi - narrow_lo)) // 2
     if bool((factor * lo + offset >= 0).all() and (factor * hi + offset <= top).all()):
         return AccumulatorPlan(factor, offset, None, None, lsbs, rounding.exact)
@@ -173,7 +243,7 @@ def _rounded(
     return AccumulatorPlan(factor, offset, *declared, lsbs, rounding.exact)
 
 
-def _top(kept: int, lsbs: int) -> int:
+def top_of_range(kept: int, lsbs: int) -> int:
     """Largest value that rounds to fewer than ``2**kept`` steps of ``2**lsbs``, noise included.
 
     Above the last step, approximate rounding might decide for one that does not exist.

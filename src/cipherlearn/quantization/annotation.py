@@ -14,14 +14,13 @@ from cipherlearn.ops import qualified_name
 from cipherlearn.quantization.base_quantized_op import QuantizedOp
 from cipherlearn.quantization.inspection import HeldIntegers
 from cipherlearn.quantization.quantized_array import QuantizedArray
+from cipherlearn.quantization.widths import Layers
 
 #: Begins the keys of all metadata written here.
 PREFIX = "cipherlearn."
 
 _IN_A_TABLE = "computed inside a table look-up"
 _ON_CLIENT = "computed by the client, in the clear"
-
-Layers = Mapping[str, tuple[tuple[str, ...], QuantizedOp]]
 
 
 def annotated_model(

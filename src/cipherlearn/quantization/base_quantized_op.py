@@ -22,6 +22,7 @@ from cipherlearn.errors import (
     NotCalibratedError,
     warn,
 )
+from cipherlearn.quantization.grid import observed_range
 from cipherlearn.quantization.quantized_array import QuantizedArray
 from cipherlearn.quantization.quantizers import (
     MinMaxQuantizationStats,
@@ -170,11 +171,34 @@ class QuantizedOp:
         numpy.ndarray
             The output in float.
         """
+        return self._observe(self.float_result(*inputs))
+
+    def float_result(self, *inputs: np.ndarray) -> np.ndarray:
+        """The float meaning of the operator on real values of its encrypted operands.
+
+        Quantized constants count as the real values that they were made from.
+        """
         operands = self._prepare_inputs_with_constants(
             *inputs, calibrate=True, quantize_actual_values=False
         )
-        result = np.asarray(self.call_impl(*operands, **self.attrs))
-        return self._observe(result)
+        return np.asarray(self.call_impl(*operands, **self.attrs))
+
+    def read_operands(self, *q_inputs: QuantizedArray) -> list[Any]:
+        """All operands in order, as the operator reads them: what `q_impl` computes on.
+
+        Parameters
+        ----------
+        *q_inputs : QuantizedArray
+            The encrypted operands.
+
+        Returns
+        -------
+        list of QuantizedArray, numpy.ndarray or None
+            Quantized, where an operand is; None where an optional one is not given.
+        """
+        return self._prepare_inputs_with_constants(
+            *q_inputs, calibrate=False, quantize_actual_values=True
+        )
 
     def _observe(self, result: np.ndarray) -> np.ndarray:
         reals = result.astype(np.float64)
@@ -185,7 +209,9 @@ class QuantizedOp:
                 f"{reals.size} calibration values; the nearest value that is one stands in",
                 CalibrationWarning,
             )
-        quantizer = QuantizedArray(self.n_bits, reals, options=self.output_quant_opts).quantizer
+        options, stats = self.output_quant_opts, observed_range(result)
+        quantizer = QuantizedArray(self.n_bits, reals, options=options, stats=stats).quantizer
+        self.output_quant_opts = quantizer.quant_options
         self.output_quant_stats = quantizer.quant_stats
         self.output_quant_params = quantizer.quant_params
         return reals
@@ -225,7 +251,12 @@ class QuantizedOp:
         known = self._prepare_inputs_with_constants(
             *q_inputs, calibrate=True, quantize_actual_values=False
         )[1:]
-        result = q_inputs[0].move(lambda array: self._compute([array, *known], attrs))
+
+        def moved(array: np.ndarray) -> np.ndarray:
+            # Not rounded to the operand's dtype: the array may hold places instead of values.
+            return np.asarray(self.impl(array, *known, opset=self.opset, **attrs)[0])
+
+        result = q_inputs[0].move(moved)
         if result.holds_integers:
             return result
         return self.prepare_output(result.values)
@@ -259,7 +290,7 @@ class QuantizedOp:
         if self.output_quant_params is None:
             raise NotCalibratedError(f"{self.op_instance_name} was not calibrated")
         return QuantizedArray(
-            self.n_bits,
+            self.output_quant_opts.n_bits,
             values.astype(np.float64),
             options=self.output_quant_opts,
             stats=self.output_quant_stats,
@@ -359,12 +390,7 @@ class QuantizedOp:
                 f"{self.op_instance_name} ({self.op_type()}) has no attributes {unknown}; it has "
                 f"{sorted(known)}"
             )
-        defaults = {
-            name: attribute.default
-            for name, attribute in known.items()
-            if attribute.default is not None and attribute.default is not ops.REQUIRED
-        }
-        return {**defaults, **attrs}
+        return {**self._signature.defaults, **attrs}
 
 
 def _rounded(values: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:

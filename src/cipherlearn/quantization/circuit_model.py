@@ -19,6 +19,7 @@ from cipherlearn.errors import (
     InvalidParameterError,
     InvalidShapeError,
     InvalidTypeError,
+    LookupWidthError,
     NotCompiledError,
     OverflowWarning,
     warn,
@@ -70,6 +71,10 @@ class CircuitModel(ABC):
     def _discard_circuit(self) -> None:
         """Build and compile anew when next needed."""
         self._circuit, self.fhe_circuit = None, None
+
+    def _explained(self, error: LookupWidthError) -> LookupWidthError:
+        """The engine's error, with what the model knows of its cause."""
+        return error
 
     def restore(
         self,
@@ -354,7 +359,11 @@ class CircuitModel(ABC):
         )
         self._set_encryption_status(inputs_encryption_status)
         rows = None if inputs is None else self._rows(as_tuple(inputs))
-        self.fhe_circuit = get_engine(engine).compile(self.circuit, options)
+        circuit = self.circuit
+        try:
+            self.fhe_circuit = get_engine(engine).compile(circuit, options)
+        except LookupWidthError as error:
+            raise self._explained(error) from error
         if rows is not None:
             self.quantized_forward(*rows)
         if check:

@@ -7,7 +7,7 @@ with weights, which stay on the server.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -205,11 +205,15 @@ def run_tail(tail: Graph, values: tuple[np.ndarray, ...]) -> tuple[np.ndarray, .
     -------
     tuple of numpy.ndarray
     """
-    typed = [
+    return execute(tail, *tail_inputs(tail, values))
+
+
+def tail_inputs(tail: Graph, values: Sequence[Any]) -> list[np.ndarray]:
+    """Decrypted values in the types that the tail takes: integers are carried as reals."""
+    return [
         value if info.dtype is None or info.dtype.kind == "f" else np.rint(value).astype(info.dtype)
         for info, value in zip(tail.inputs, values, strict=True)
     ]
-    return execute(tail, *typed)
 
 
 def run_head(head: Graph, values: tuple[Any, ...]) -> tuple[Any, ...]:

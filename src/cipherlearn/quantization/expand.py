@@ -157,12 +157,7 @@ class _Expansion:
     def _parts(self, node: Node, op: ops.Op) -> list[Node]:
         composer = Composer(node.name, self.opset, _evaluate)
         operands = [self._tensor(name) if name else None for name in node.inputs]
-        known = op.signature(self.opset).attributes
-        defaults = {
-            name: attribute.default
-            for name, attribute in known.items()
-            if attribute.default is not None and attribute.default is not ops.REQUIRED
-        }
+        defaults = op.signature(self.opset).defaults
         expansion = op.expand(composer, operands, {**defaults, **node.attributes})  # type: ignore[misc]
         results = [expansion] if isinstance(expansion, Tensor) else list(expansion)
         self.constants.update(composer.constants)

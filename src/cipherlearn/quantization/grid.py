@@ -1,10 +1,11 @@
-"""Finding the uniform grid that quantized real values lie on."""
+"""Finding the uniform grid that values lie on: whole numbers, or what training quantized."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from cipherlearn.quantization.quantizers import (
+    MAXIMUM_BITS,
     MinMaxQuantizationStats,
     QuantizationOptions,
     UniformQuantizationParameters,
@@ -13,6 +14,51 @@ from cipherlearn.quantization.quantizers import (
 
 #: How far a value may lie from its grid point, in steps: float32 arithmetic in training.
 TOLERANCE = 1e-3
+
+#: Calibration data shows that values are whole numbers if it has so many of them ...
+LEAST_OBSERVED = 50
+#: ... and so many for each step of their range: what was never seen is rare then.
+OBSERVED_PER_LEVEL = 4
+#: Larger numbers are not looked at: no width has room for their steps.
+LARGEST_WHOLE = 2.0**MAXIMUM_BITS
+
+
+def observed_range(values: np.ndarray, is_complete: bool = False) -> MinMaxQuantizationStats:
+    """The range of values, and the step between them where they are whole numbers.
+
+    Whole numbers (pixels, counts, the results of comparisons) are then quantized to themselves, in
+    as few bits as they need. That is only done where nothing else is to be expected: for constants,
+    or with enough calibration data.
+
+    Parameters
+    ----------
+    values : numpy.ndarray
+    is_complete : bool, default=False
+        Whether no other values will occur. True and false are complete anyway.
+
+    Returns
+    -------
+    MinMaxQuantizationStats
+    """
+    array = np.asarray(values)
+    stats = MinMaxQuantizationStats()
+    stats.compute_quantization_stats(array)
+    if array.dtype.kind == "b":
+        stats.step = 1
+    elif array.size >= LEAST_OBSERVED or is_complete:
+        step = _whole_step(array)
+        levels = (float(stats.rmax or 0) - float(stats.rmin or 0)) / (step or 1) + 1
+        known = is_complete or array.size >= OBSERVED_PER_LEVEL * levels
+        stats.step = step if known else None
+    return stats
+
+
+def _whole_step(array: np.ndarray) -> int | None:
+    """The largest whole number that divides all values; None if they are not whole, or all 0."""
+    if not bool((np.abs(array) <= LARGEST_WHOLE).all()) or bool((np.rint(array) != array).any()):
+        return None
+    # Zero is a multiple as well, so that it has an integer of its own.
+    return int(np.gcd.reduce(np.unique(array.astype(np.int64)))) or None
 
 
 def grid_quantizer(values: np.ndarray, n_bits: int) -> UniformQuantizer | None:

@@ -12,8 +12,8 @@ from cipherlearn.circuit import Builder, IntValue, Node, width_of
 from cipherlearn.circuit.ir import Assume, Lookup
 from cipherlearn.errors import CircuitError, InvalidParameterError, InvalidShapeError, ModelError
 from cipherlearn.onnx import Graph, intermediate_values
-from cipherlearn.quantization.base_quantized_op import QuantizedOp
 from cipherlearn.quantization.calibration import as_array, check_real_arrays
+from cipherlearn.quantization.client_side import tail_inputs
 from cipherlearn.quantization.mixing import QuantizedMixingOp
 from cipherlearn.quantization.quantized_array import QuantizedArray
 
@@ -240,9 +240,7 @@ def integer_tensors(
         if op.can_fuse() or op.moves_elements():
             continue
         prepared = op.form.prepare if isinstance(op, QuantizedMixingOp) and op.form else {}
-        operands = op._prepare_inputs_with_constants(  # noqa: SLF001 - what a subclass calls
-            *(values[name] for name in inputs), calibrate=False, quantize_actual_values=True
-        )
+        operands = op.read_operands(*(values[name] for name in inputs))
         positions = [i for i in range(len(operands)) if i not in op.constant_inputs]
         for name, position in zip(inputs, positions, strict=False):
             # The integers of a divisor stand for its reciprocal.
@@ -330,33 +328,14 @@ def _float_values(
         values.update(intermediate_values(module.onnx_model, *given.values()))
     for name, (inputs, op) in module.quant_layers_dict.items():
         if name not in values:
-            values[name] = _computed(op, [values[source] for source in inputs])
+            values[name] = op.float_result(*(values[source] for source in inputs))
     return values if module.tail is None else {**_after_decryption(module.tail, values), **values}
 
 
 def _after_decryption(tail: Graph, values: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """What the client computes at the end."""
-    inputs = [
-        values[info.name]
-        if info.dtype is None or info.dtype.kind == "f"
-        else np.rint(values[info.name]).astype(info.dtype)
-        for info in tail.inputs
-    ]
-    return intermediate_values(tail, *inputs)
-
-
-def _computed(op: QuantizedOp, inputs: Sequence[np.ndarray]) -> np.ndarray:
-    """The operator's float meaning, with the constants as they were before quantization."""
-    given = iter(inputs)
-    count = max([len(inputs) + len(op.constant_inputs) - 1, *op.constant_inputs]) + 1
-    operands = []
-    for position in range(count):
-        if position in op.constant_inputs:
-            constant = op.constant_inputs[position]
-            operands.append(constant.values if isinstance(constant, QuantizedArray) else constant)
-        else:
-            operands.append(next(given, None))
-    return np.asarray(op.call_impl(*operands, **op.attrs))
+    decrypted = [values[name] for name in tail.input_names]
+    return intermediate_values(tail, *tail_inputs(tail, decrypted))
 
 
 def _reals_of(module: QuantizedModule, name: str, held: QuantizedArray) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,10 @@ from cipherlearn.errors import (
     NotCalibratedError,
     UnsupportedAttributeError,
 )
-from cipherlearn.ops._integer import Affine, IntegerForm
+from cipherlearn.ops._integer import Affine, IntegerForm, add_bias
 from cipherlearn.quantization.accumulators import AccumulatorPlan, Observed, plan_accumulator
 from cipherlearn.quantization.base_quantized_op import QuantizedOp, numbers, observed_values
+from cipherlearn.quantization.grid import observed_range
 from cipherlearn.quantization.n_bits import Rounding, process_rounding_threshold_bits
 from cipherlearn.quantization.quantized_array import Accumulator, QuantizedArray
 from cipherlearn.quantization.quantizers import (
@@ -34,6 +36,22 @@ MOST_SUM_BITS = 4
 
 #: Bits that an observed range must save where no look-up reads the accumulator.
 OUTPUT_LEAST_SAVING = 2
+
+
+@dataclass(frozen=True, eq=False)
+class FittedWeights:
+    """Integer weights that were chosen for the integers of the operand.
+
+    Parameters
+    ----------
+    correction : numpy.ndarray
+        Real values added to the result, one a channel; broadcasts against the result.
+    lsbs : int or None, default=None
+        Bits of the accumulator that the weights were chosen to have rounded off.
+    """
+
+    correction: np.ndarray
+    lsbs: int | None = None
 
 
 class QuantizedMixingOp(QuantizedOp, is_utility=True):
@@ -61,6 +79,12 @@ class QuantizedMixingOp(QuantizedOp, is_utility=True):
         set.
     read_elsewhere : frozenset of int
         Positions of operands that another operator quantizes as well. None unless set.
+    proves_range : bool
+        Whether the accumulator keeps the range that no input can leave, whatever it costs. False
+        unless set.
+    fitted : FittedWeights or None
+        Set where the constant operand was chosen for the integers of the encrypted one: its scale
+        then takes that of the encrypted operand in.
     """
 
     def __init__(self, *args: Any, rounding_threshold_bits: Any = None, **kwargs: Any) -> None:
@@ -71,9 +95,12 @@ class QuantizedMixingOp(QuantizedOp, is_utility=True):
         self.read_elsewhere: frozenset[int] = frozenset()
         self.plan: AccumulatorPlan | None = None
         self.proved_range: tuple[int, int] | None = None
+        self.proves_range = False
+        self.fitted: FittedWeights | None = None
         self.joint: CommonScale | CommonGrid | None = None
         self._prepared_stats: dict[int, MinMaxQuantizationStats] = {}
         self._observed_inputs: tuple[np.ndarray, ...] | None = None
+        self._made: list[Affine] | None = None
 
     @property
     def form(self) -> IntegerForm | None:
@@ -93,11 +120,15 @@ class QuantizedMixingOp(QuantizedOp, is_utility=True):
             return super().q_impl(*q_inputs, **attrs)
         if self.form is not None and self.form.keeps_grid:
             return self._on_grid(q_inputs, attrs)
-        if self.plan is None and self._observed_inputs is not None:
-            self.calibrate_accumulator(*self._unobserved())
-        if self.plan is None:
+        if self._current_plan() is None:
             raise NotCalibratedError(f"{self.op_instance_name} was not calibrated")
-        return self._finish(self._accumulate(self._operands(q_inputs), attrs), self.plan)
+        accumulator = self._accumulate(self.read_operands(*q_inputs), attrs)
+        result = self.make_output_quant_parameters(
+            accumulator.integers, accumulator.scale, accumulator.zero_point
+        )
+        if self.form is not None and self.form.sums:
+            result.plain = self._plain(accumulator)
+        return result
 
     def calibrate(self, *inputs: np.ndarray) -> np.ndarray:
         """Observe the operator's output on real data: see `QuantizedOp.calibrate`.
@@ -121,20 +152,26 @@ class QuantizedMixingOp(QuantizedOp, is_utility=True):
             Shapes of the operands for one row. Default: a first axis of extent 1.
         """
         self._observed_inputs = None
-        if self.can_fuse() or not self._has_accumulator():
+        if self.can_fuse():
             return
         if sample_shapes is None:
             sample_shapes = [(1, *q_input.values.shape[1:]) for q_input in q_inputs]
         self._observe_operands(q_inputs)
         if self.form is not None and self.form.keeps_grid:
             return
-        operands = self._operands(q_inputs)
-        values = self._accumulate(operands, self.attrs).integers
-        proved = self._proved_range(operands, sample_shapes)
+        self.plan = AccumulatorPlan.unchanged()
+        found = self._observed_integers(q_inputs)
+        general = found and self._proved_integers(q_inputs, sample_shapes)
+        if not found or not general or not _same_steps(found, general):
+            return
+        proved: Interval = general.integers.interval
         self.proved_range = proved.min, proved.max
         rounding = self.rounding if self.feeds_lookup else None
-        observed = self._observed(values, proved.shape)
-        self.plan = plan_accumulator(proved, observed, rounding, self._least_saving())
+        observed = self._observed(found.integers, proved.shape)
+        if self.proves_range:
+            observed = observed.widened(proved)
+        lsbs = None if self.fitted is None else self.fitted.lsbs
+        self.plan = plan_accumulator(proved, observed, rounding, self._least_saving(), lsbs)
 
     def _least_saving(self) -> float:
         """Bits that are worth a range which is only observed.
@@ -145,6 +182,23 @@ class QuantizedMixingOp(QuantizedOp, is_utility=True):
         if self.feeds_lookup:
             return 1
         return OUTPUT_LEAST_SAVING if self.follows_lookup else float("inf")
+
+    def exact_result(self, *q_inputs: QuantizedArray) -> np.ndarray:
+        """Real values of the accumulator, before any rounding: `calibrate_accumulator` not needed.
+
+        Parameters
+        ----------
+        *q_inputs : QuantizedArray
+            Quantized calibration data.
+        """
+        accumulator = self._accumulate(self.read_operands(*q_inputs), self.attrs)
+        return np.asarray(accumulator.scale * accumulator.centred)
+
+    @property
+    def channel_axis(self) -> int:
+        """Axis of the result whose entries have ranges of their own."""
+        axis = None if self.form is None else self.form.channel_axis
+        return -1 if axis is None else axis
 
     @property
     def lsbs_to_remove(self) -> int:
@@ -175,8 +229,12 @@ class QuantizedMixingOp(QuantizedOp, is_utility=True):
 
     def make_output_quant_parameters(
         self, q_values: Any, scale: Any, zero_point: Any
-    ) -> QuantizedArray:
+    ) -> Accumulator:
         """An integer result with what its integers stand for.
+
+        It is brought to the look-up that follows: with the offset, the factor and the rounding that
+        calibration chose for it. Where `q_impl` calls this more than once, or its steps depend on
+        who computes the operands, the integers are taken as they are.
 
         Parameters
         ----------
@@ -184,17 +242,17 @@ class QuantizedMixingOp(QuantizedOp, is_utility=True):
         scale, zero_point : float or numpy.ndarray
             ``real = scale * (q_values - zero_point)``.
         """
-        params = UniformQuantizationParameters(_squeezed(scale), _squeezed(zero_point), 0)
-        rounding = _unchanged if self.plan is None else self.plan.round
-        options, stats = self.output_quant_opts, self.output_quant_stats
-        return Accumulator(
-            self.n_bits, q_values, rounding, options=options, stats=stats, params=params
+        plan = self._current_plan() or AccumulatorPlan.unchanged()
+        if self._made is not None:
+            self._made.append(Affine(q_values, scale, zero_point))
+        params = UniformQuantizationParameters(
+            _squeezed(scale / plan.factor), _squeezed(plan.factor * zero_point + plan.offset), 0
         )
-
-    def _has_accumulator(self) -> bool:
-        kind, base = type(self), QuantizedMixingOp
-        known = self.form is not None or kind.integer_compute is not base.integer_compute
-        return known or kind.q_impl is base.q_impl
+        options, stats = self.output_quant_opts, self.output_quant_stats
+        integers = plan.place(q_values)
+        return Accumulator(
+            self.n_bits, integers, plan.round, options=options, stats=stats, params=params
+        )
 
     def _on_grid(
         self, q_inputs: Sequence[QuantizedArray], attrs: Mapping[str, Any]
@@ -204,7 +262,7 @@ class QuantizedMixingOp(QuantizedOp, is_utility=True):
             self._observe_operands(self._unobserved())
         if not isinstance(self.joint, CommonGrid):
             raise NotCalibratedError(f"{self.op_instance_name} was not calibrated")
-        integers = self._accumulate(self._operands(q_inputs), attrs).integers
+        integers = self._accumulate(self.read_operands(*q_inputs), attrs).integers
         return self.joint.result(integers)
 
     def _unobserved(self) -> list[QuantizedArray]:
@@ -212,12 +270,10 @@ class QuantizedMixingOp(QuantizedOp, is_utility=True):
         options = self.input_quant_opts
         if self._observed_inputs is None:
             raise NotCalibratedError(f"{self.op_instance_name} was not calibrated")
-        return [QuantizedArray(options.n_bits, x, options=options) for x in self._observed_inputs]
-
-    def _operands(self, q_inputs: Sequence[QuantizedArray]) -> list[Any]:
-        return self._prepare_inputs_with_constants(
-            *q_inputs, calibrate=False, quantize_actual_values=True
-        )
+        return [
+            QuantizedArray(options.n_bits, x, options=options, stats=observed_range(x))
+            for x in self._observed_inputs
+        ]
 
     def _observed(self, values: np.ndarray, sample: tuple[int, ...]) -> Observed:
         """Ranges apart along the channels, unless that is where the rows of the batch are."""
@@ -230,7 +286,9 @@ class QuantizedMixingOp(QuantizedOp, is_utility=True):
         return Observed.of(values, None)
 
     def _accumulate(self, operands: Sequence[Any], attrs: Mapping[str, Any]) -> Affine:
-        return self.integer_compute([self._as_affine(o, i) for i, o in enumerate(operands)], attrs)
+        affine = [self._as_affine(o, i) for i, o in enumerate(operands)]
+        accumulator = self.integer_compute(affine, attrs)
+        return accumulator if self.fitted is None else add_bias(accumulator, self.fitted.correction)
 
     def _quantized(self, operand: QuantizedArray, position: int) -> QuantizedArray:
         if self.joint is not None:
@@ -272,7 +330,8 @@ class QuantizedMixingOp(QuantizedOp, is_utility=True):
         if self.form.keeps_grid:
             self.joint = self._common_grid(operands)
         if self.form.common_scale:
-            self.joint = CommonScale.of(operands, self.input_quant_opts, self.read_elsewhere)
+            constants, options = self._joined_constants(), self.input_quant_opts
+            self.joint = CommonScale.of(operands, constants, options, self.read_elsewhere)
         if self.form.prepare and self.integer_operands:
             raise UnsupportedAttributeError(
                 f"{self.op_instance_name} ({self.op_type()}) divides an encrypted integer by "
@@ -283,11 +342,14 @@ class QuantizedMixingOp(QuantizedOp, is_utility=True):
                 self._prepared_stats[position] = self._prepared_range(q_input, position)
 
     def _common_grid(self, operands: Mapping[int, QuantizedArray]) -> CommonGrid:
-        constants = [np.asarray(c) for p, c in self.constant_inputs.items() if self._is_joined(p)]
+        constants = self._joined_constants()
         own = self._operand_quantizers.get(next(iter(operands)))
         if own is not None and len(operands) == 1 and not constants:
             return CommonGrid(own)
         return CommonGrid.of(list(operands.values()), constants, self.input_quant_opts)
+
+    def _joined_constants(self) -> list[np.ndarray]:
+        return [np.asarray(c) for p, c in self.constant_inputs.items() if self._is_joined(p)]
 
     def _is_joined(self, position: int) -> bool:
         """Whether a constant is an operand like the encrypted ones (not axes, for example)."""
@@ -310,9 +372,7 @@ class QuantizedMixingOp(QuantizedOp, is_utility=True):
                 f"for {undefined} of {prepared.size} calibration values. Keep an encrypted divisor "
                 "away from 0 (add a small constant), and its range narrow"
             )
-        stats = MinMaxQuantizationStats()
-        stats.compute_quantization_stats(prepared)
-        return stats
+        return observed_range(prepared)
 
     def _as_affine(self, operand: Any, position: int) -> Any:
         raw = position in ops.get(self.op_type()).raw_inputs
@@ -330,18 +390,8 @@ class QuantizedMixingOp(QuantizedOp, is_utility=True):
                 )
             return Affine(array.astype(np.int64), 1.0, 0, constant)
         quantizer = operand.quantizer
-        return Affine(operand.qvalues, quantizer.scale, quantizer.zero_point, constant)
-
-    def _finish(self, accumulator: Affine, plan: AccumulatorPlan) -> QuantizedArray:
-        """The accumulator with offset and factor, and what its integers stand for."""
-        result = self.make_output_quant_parameters(
-            plan.place(accumulator.integers),
-            accumulator.scale / plan.factor,
-            plan.factor * accumulator.zero_point + plan.offset,
-        )
-        if self.form is not None and self.form.sums and isinstance(result, Accumulator):
-            result.plain = self._plain(accumulator)
-        return result
+        scale = quantizer.scale if constant or self.fitted is None else 1.0
+        return Affine(operand.qvalues, scale, quantizer.zero_point, constant)
 
     def _plain(self, accumulator: Affine) -> QuantizedArray | None:
         """A sum as integers of one scale and zero-point, if it has these."""
@@ -360,30 +410,59 @@ class QuantizedMixingOp(QuantizedOp, is_utility=True):
             params=params,
         )
 
-    def _proved_range(
-        self, operands: Sequence[Any], sample_shapes: Sequence[tuple[int, ...]]
-    ) -> Interval:
-        """Range of the accumulator of one row, whose operands take any integer of their width."""
+    def _observed_integers(self, q_inputs: Sequence[QuantizedArray]) -> Affine | None:
+        """The integers that the operator makes of calibration data; None if it is not one tensor.
+
+        An operator of a user's own hands them over in `make_output_quant_parameters`.
+        """
+        if not self._has_own_q_impl():
+            return self._accumulate(self.read_operands(*q_inputs), self.attrs)
+        made: list[Affine] = []
+        self._made = made
+        try:
+            self.q_impl(*q_inputs, **self.attrs)
+        finally:
+            self._made = None
+        return made[0] if len(made) == 1 else None
+
+    def _proved_integers(
+        self, q_inputs: Sequence[QuantizedArray], sample_shapes: Sequence[tuple[int, ...]]
+    ) -> Affine | None:
+        """As `_observed_integers`, for one row whose operands take any integer of their width."""
         builder = Builder()
         shapes = iter(sample_shapes)
-        placeholders: list[Any] = []
-        for position, operand in enumerate(operands):
-            if position in self.constant_inputs or not isinstance(operand, QuantizedArray):
-                placeholders.append(operand)
-                continue
-            limits = operand.quantizer.integer_limits
-            source = builder.input(f"operand_{position}", next(shapes), *limits)
-            quantizer = operand.quantizer
-            placeholders.append(
-                QuantizedArray(operand.n_bits, source, False, options=quantizer, params=quantizer)
-            )
+        operands = self.read_operands(*q_inputs)
+        places = [i for i in range(len(operands)) if i not in self.constant_inputs]
+        for place in places:
+            operand = operands[place]
+            if isinstance(operand, QuantizedArray):
+                known = operand.quantizer
+                source = builder.input(f"operand_{place}", next(shapes), *known.integer_limits)
+                operands[place] = QuantizedArray(
+                    operand.n_bits, source, False, options=known, stats=known, params=known
+                )
         try:
             with builder.scope(self.op_instance_name):
-                integers = self._accumulate(placeholders, self.attrs).integers
+                if self._has_own_q_impl():
+                    return self._observed_integers([operands[place] for place in places])
+                return self._accumulate(operands, self.attrs)
         except CircuitError as error:
             raise type(error)(f"{self.op_instance_name}: {error}") from error
-        interval: Interval = integers.interval
-        return interval
+
+    def _has_own_q_impl(self) -> bool:
+        return type(self).q_impl is not QuantizedMixingOp.q_impl
+
+    def _current_plan(self) -> AccumulatorPlan | None:
+        """What is done to the accumulator, once there is calibration data."""
+        if self.plan is None and self._observed_inputs is not None:
+            self.calibrate_accumulator(*self._unobserved())
+        return self.plan
+
+
+def _same_steps(left: Affine, right: Affine) -> bool:
+    """Whether integers stand for the same real values."""
+    pairs = ((left.scale, right.scale), (left.zero_point, right.zero_point))
+    return all(np.array_equal(_squeezed(one), _squeezed(other)) for one, other in pairs)
 
 
 def _fits(observed: tuple[int, ...], proved: tuple[int, ...]) -> bool:
@@ -404,7 +483,3 @@ def _squeezed(value: Any) -> Any:
     """Arrays of one entry as plain numbers."""
     array = np.asarray(value)
     return array.reshape(-1)[0].item() if array.size == 1 else array
-
-
-def _unchanged(integers: Any) -> Any:
-    return integers

@@ -11,7 +11,9 @@ from cipherlearn.errors import InvalidParameterError, InvalidTypeError, Unquanti
 from cipherlearn.onnx import Graph
 from cipherlearn.quantization.base_quantized_op import QuantizedOp
 from cipherlearn.quantization.calibration import check_calibration_data
-from cipherlearn.quantization.grid import grid_quantizer
+from cipherlearn.quantization.client_side import split_tail
+from cipherlearn.quantization.grid import grid_quantizer, observed_range
+from cipherlearn.quantization.mixing import QuantizedMixingOp
 from cipherlearn.quantization.n_bits import (
     Rounding,
     get_n_bits_dict,
@@ -21,7 +23,7 @@ from cipherlearn.quantization.prepare import prepare
 from cipherlearn.quantization.quantized_array import QuantizedArray
 from cipherlearn.quantization.quantized_module import QuantizedModule
 from cipherlearn.quantization.quantizers import QuantizationOptions, UniformQuantizer
-from cipherlearn.quantization.walk import Walk, check_outputs, check_rows
+from cipherlearn.quantization.walk import Walk, check_clear_operands, check_outputs, check_rows
 
 
 class ONNXConverter:
@@ -51,6 +53,8 @@ class ONNXConverter:
 
     #: Whether a layer is calibrated on the quantized outputs of the layers before it.
     calibrates_on_quantized_data = True
+    #: Whether `choose_weights` is given the results of the float model, on float inputs.
+    needs_float_values = False
 
     def __init__(
         self, n_bits: int | Mapping[str, int], numpy_model: Any, rounding_threshold_bits: Any = None
@@ -113,6 +117,7 @@ class ONNXConverter:
         graph = Graph.from_model(self.numpy_model.onnx_model)
         data = check_calibration_data(graph, calibration_data)
         check_outputs(graph)
+        check_clear_operands(split_tail(graph)[0])
         check_rows(graph, data)
         parts = prepare(graph, data)
         body = parts.body
@@ -135,7 +140,7 @@ class ONNXConverter:
     def quantize_input(self, values: np.ndarray) -> QuantizedArray:
         """An input of the model, as the client quantizes it."""
         options = self.options_for_inputs(self.n_bits_model_inputs, [values])
-        return QuantizedArray(options.n_bits, values, options=options)
+        return QuantizedArray(options.n_bits, values, options=options, stats=observed_range(values))
 
     def options_for_inputs(self, n_bits: int, values: list[np.ndarray]) -> QuantizationOptions:
         """How operands with these calibration values are quantized: signed if one is negative."""
@@ -164,6 +169,21 @@ class ONNXConverter:
         del value, name, n_bits
         return None
 
+    def choose_weights(
+        self, op: QuantizedMixingOp, operands: list[QuantizedArray], target: np.ndarray
+    ) -> None:
+        """Replace the constants of an operator, if the subclass does: called once a layer.
+
+        Parameters
+        ----------
+        op : QuantizedMixingOp
+            Its accumulator is not calibrated yet.
+        operands : list of QuantizedArray
+            Quantized calibration data.
+        target : numpy.ndarray
+            The layer's result in float.
+        """
+
 
 class PostTrainingAffineQuantization(ONNXConverter):
     """Affine quantization of a trained float model, on calibration data.
@@ -186,7 +206,8 @@ class PostTrainingAffineQuantization(ONNXConverter):
         options = QuantizationOptions(
             self.n_bits_op_weights, is_signed=symmetric, is_symmetric=symmetric
         )
-        return QuantizedArray(options.n_bits, values, options=options)
+        stats = observed_range(values, is_complete=True)
+        return QuantizedArray(options.n_bits, values, options=options, stats=stats)
 
 
 class PostTrainingQATImporter(ONNXConverter):

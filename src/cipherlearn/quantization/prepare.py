@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cipherlearn.errors import ModelError
-from cipherlearn.onnx import Graph, intermediate_values
+from cipherlearn.onnx import Graph, check_batch_first, intermediate_values
 from cipherlearn.quantization.client_side import (
     run_head,
     split_head,
@@ -57,7 +57,8 @@ def prepare(graph: Graph, data: list[np.ndarray]) -> Parts:
     Raises
     ------
     ModelError
-        If what is encrypted would be integers that the client cannot encode.
+        If what is encrypted would be integers that the client cannot encode, or a node moves the
+        rows of the batch away from the first axis.
     """
     samples = dict(intermediate_values(graph, *(array[:1] for array in data)))
     # What ends or begins a model may be hidden in larger operators (a classifier).
@@ -77,5 +78,7 @@ def prepare(graph: Graph, data: list[np.ndarray]) -> Parts:
                 "quantized from floating-point values: declare it as float, and cast it in the "
                 "model if need be"
             )
+    if all(len(array) > 1 for array in data):
+        check_batch_first(body, *(array[:2] for array in data))
     body = expand(body, samples)
     return Parts(head, body, tail, [a.astype(np.float64) for a in data], samples, encodings)

@@ -37,7 +37,8 @@ class QuantizedArray:
     Parameters
     ----------
     n_bits : int
-        Width of the integers; overrides the width in ``options``.
+        Width of the integers; overrides the width in ``options``. Whole numbers that need fewer
+        bits (``stats.step`` is known) get these.
     values : numpy.ndarray, float, or None
         Real values, or integers if not ``value_is_float``. None makes the quantizer only.
     value_is_float : bool, default=True
@@ -103,6 +104,8 @@ class QuantizedArray:
 
     def _complete_parameters(self) -> None:
         if not self.quantizer.is_calibrated and self.quantizer.rmax is not None:
+            narrower = self.quantizer.bits_of_whole_numbers(self.quantizer)
+            self.n_bits = self.quantizer.n_bits = narrower or self.n_bits
             self.quantizer.compute_quantization_parameters(self.quantizer, self.quantizer)
 
     @property
@@ -349,7 +352,7 @@ def _from_keywords(
 
 
 def _complete(kind: Any, keywords: dict[str, Any], optional: frozenset[str]) -> Any:
-    names = {f.name for f in fields(kind)}
+    names = {f.name for f in fields(kind) if f.init}
     given = {key: keywords.pop(key) for key in list(keywords) if key in names}
     if not given:
         return None

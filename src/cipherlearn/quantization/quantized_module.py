@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import IO, Any
@@ -20,13 +20,13 @@ from cipherlearn.errors import (
     FormatError,
     InvalidParameterError,
     InvalidShapeError,
+    LookupWidthError,
     ModelError,
     NotCalibratedError,
 )
 from cipherlearn.onnx import Graph
 from cipherlearn.quantization.agreement import Agreement, measure_agreement
 from cipherlearn.quantization.annotation import annotated_model
-from cipherlearn.quantization.base_quantized_op import QuantizedOp
 from cipherlearn.quantization.circuit_model import CircuitModel
 from cipherlearn.quantization.client_side import (
     encoded,
@@ -42,8 +42,7 @@ from cipherlearn.quantization.inspection import (
 )
 from cipherlearn.quantization.quantized_array import QuantizedArray
 from cipherlearn.quantization.quantizers import UniformQuantizer
-
-Layers = Mapping[str, tuple[tuple[str, ...], QuantizedOp]]
+from cipherlearn.quantization.widths import Layers, naming_sources, with_sources
 
 #: Written into saved modules; files with a higher number come from a newer version.
 FORMAT_VERSION = 1
@@ -155,13 +154,16 @@ class QuantizedModule(CircuitModel):
         values = self._values(sources, builder)
         outputs = []
         for name in self.ordered_module_output_names:
-            with builder.scope(name):
+            with builder.scope(name), naming_sources(self.quant_layers_dict, name):
                 outputs.append(values[name].qvalues)
         try:
             circuit = builder.finish(outputs, self.ordered_module_output_names)
             return round_steps(fuse(fold_factors(circuit)))
         except CircuitError as error:
             raise ModelError(str(error)) from error
+
+    def _explained(self, error: LookupWidthError) -> LookupWidthError:
+        return with_sources(error, self.quant_layers_dict)
 
     def pre_processing(self, *values: Any) -> tuple[Any, ...]:
         """What the client does before quantization: encodings of tokens, for example.
@@ -237,7 +239,10 @@ class QuantizedModule(CircuitModel):
         for name, q, integers in zip(names, self.input_quantizers, q_x, strict=True):
             values[name] = QuantizedArray(q.n_bits, integers, False, options=q, stats=q, params=q)
         for output, (inputs, op) in self.quant_layers_dict.items():
-            with nullcontext() if builder is None else builder.scope(op.op_instance_name):
+            with (
+                nullcontext() if builder is None else builder.scope(op.op_instance_name),
+                naming_sources(self.quant_layers_dict, output),
+            ):
                 values[output] = op(*(values[name] for name in inputs))
         return values
 
@@ -385,8 +390,10 @@ class QuantizedModule(CircuitModel):
             )
             parameters = data["post_processing_params"].items()
             module.post_processing_params = {key: decode(value) for key, value in parameters}
-            module.head = None if data["head"] is None else graph_from_dict(data["head"])
-            module.tail = None if data["tail"] is None else graph_from_dict(data["tail"])
+            # The first files of this version have neither: the client computed nothing.
+            head, tail = data.get("head"), data.get("tail")
+            module.head = None if head is None else graph_from_dict(head)
+            module.tail = None if tail is None else graph_from_dict(tail)
         except (KeyError, TypeError, AttributeError) as error:
             raise FormatError(f"the saved module is damaged: {error!r}") from error
         return module

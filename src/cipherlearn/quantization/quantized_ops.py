@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from cipherlearn import ops
-from cipherlearn.errors import UnsupportedOperatorError
+from cipherlearn.errors import InvalidParameterError, UnsupportedOperatorError
 from cipherlearn.quantization.base_quantized_op import (
     ONNX_OPS_TO_QUANTIZED_IMPL,
     QuantizedOp,
@@ -41,20 +41,30 @@ def quantized_class(op_type: str) -> type[QuantizedOp]:
         )
     mixes = op.integer is not None or op.kind is ops.Kind.MIXING
     base = QuantizedMixingOp if mixes else QuantizedOp
-    name = "Quantized" + op_type.rpartition(".")[2]
+    name = class_name(op_type)
     summary = f"Quantized {op_type}: see `{base.__name__}`."
     body = {"_impl_for_op_named": op_type, "__module__": __name__, "__doc__": summary}
     # A user may register a function of that name anew, of another kind: its class is not kept.
     return type(name, (base,), body, is_utility=op.function is not None)
 
 
+def class_name(op_type: str) -> str:
+    """Name of the class that is made for an operator: ``"QuantizedRelu"``."""
+    return "Quantized" + ops.split_name(op_type)[1]
+
+
 def _make_standard_classes() -> dict[str, Any]:
-    made = {}
+    made: dict[str, Any] = {}
     for name in ops.names():
         op = ops.get(name)
         expanded = op.kind is ops.Kind.MIXING and op.integer is None
         if op.kind is not ops.Kind.CONSTANT and op.function is None and not expanded:
-            made["Quantized" + name] = quantized_class(name)
+            found = made.setdefault(class_name(name), quantized_class(name))
+            if found.op_type() != name:
+                raise InvalidParameterError(
+                    f"the operators {found.op_type()} and {name} would both be "
+                    f"{class_name(name)}: register one of them under another type"
+                )
     return made
 
 

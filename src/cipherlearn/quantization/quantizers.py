@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
-from dataclasses import dataclass, fields
+from dataclasses import Field, dataclass, field, fields
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +23,6 @@ from cipherlearn.errors import (
 )
 
 if TYPE_CHECKING:
-    import torch
     from typing_extensions import Self
 
 #: Ranges narrower than this hold a single value.
@@ -44,7 +43,12 @@ class _Saved:
 
     def dump_dict(self) -> dict[str, Any]:
         """Fields as JSON-compatible data."""
-        return {f.name: encode(getattr(self, f.name)) for f in fields(self)}
+        return {f.name: encode(getattr(self, f.name)) for f in self.saved_fields()}
+
+    @classmethod
+    def saved_fields(cls) -> list[Field[Any]]:
+        """The fields that are written: those that can be given."""
+        return [f for f in fields(cls) if f.init]
 
     def dumps(self) -> str:
         """Fields as JSON text."""
@@ -65,7 +69,7 @@ class _Saved:
         """
         if not isinstance(data, dict):
             raise FormatError(f"a saved {cls.__name__} has named fields; this is {data!r}")
-        names = {f.name for f in fields(cls)}
+        names = {f.name for f in cls.saved_fields()}
         given = {key: value for key, value in data.items() if key != "type_name"}
         if set(given) != names:
             raise FormatError(
@@ -87,7 +91,8 @@ class _Saved:
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):
             return NotImplemented
-        return all(_same(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
+        names = [f.name for f in self.saved_fields()]
+        return all(_same(getattr(self, name), getattr(other, name)) for name in names)
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -192,19 +197,44 @@ class MinMaxQuantizationStats(_Saved):
     ----------
     rmax, rmin : float or None, default=None
         Largest and smallest value.
+
+    Attributes
+    ----------
+    step : int or None
+        Step of the whole numbers that all values are multiples of: see
+        `cipherlearn.quantization.grid.observed_range`, which sets it. None unless set.
     """
 
     rmax: float | None = None
     rmin: float | None = None
+    step: int | None = field(default=None, init=False)
 
     @property
     def quant_stats(self) -> MinMaxQuantizationStats:
         """A copy of the range alone."""
-        return MinMaxQuantizationStats(self.rmax, self.rmin)
+        result = MinMaxQuantizationStats()
+        result.copy_stats(self)
+        return result
 
     def copy_stats(self, other: MinMaxQuantizationStats) -> None:
         """Take over the range of another object."""
-        self.rmax, self.rmin = other.rmax, other.rmin
+        self.rmax, self.rmin, self.step = other.rmax, other.rmin, other.step
+
+    def bits_of_whole_numbers(self, options: QuantizationOptions) -> int | None:
+        """Width that holds every multiple of `step` in the range; None if that is not narrower.
+
+        Parameters
+        ----------
+        options : QuantizationOptions
+            Width that is accepted; whether the range is symmetric.
+        """
+        if self.step is None or self.rmax is None or self.rmin is None or options.is_qat:
+            return None
+        if options.is_symmetric:
+            bits = int(max(-self.rmin, self.rmax) // self.step).bit_length() + 1
+        else:
+            bits = max(1, int((self.rmax - self.rmin) // self.step).bit_length())
+        return bits if bits <= options.n_bits else None
 
     def compute_quantization_stats(self, values: np.ndarray) -> None:
         """Observe an array; infinities and NaN are left out.
@@ -259,7 +289,8 @@ class UniformQuantizationParameters(_Saved):
     ) -> None:
         """Scale and zero-point for a range.
 
-        A range of one value keeps that value exactly. A scale that is set already is kept
+        A range of one value keeps that value exactly, and so do whole numbers that the width has
+        room for (`MinMaxQuantizationStats.step`). A scale that is set already is kept
         (quantization-aware training fixed it).
 
         Raises
@@ -274,6 +305,10 @@ class UniformQuantizationParameters(_Saved):
         lowest, highest = options.integer_range
         if _is_single_value(rmax, rmin):
             self._for_single_value(rmax, rmin)
+        elif stats.step and self.scale is None and stats.bits_of_whole_numbers(options):
+            self.scale = float(stats.step)
+            least, most = int(rmin // stats.step), int(rmax // stats.step)
+            self.zero_point = 0 if lowest <= least and most <= highest else lowest - least
         elif options.is_symmetric:
             # One signed bit holds -1 and 0 only: its largest magnitude is 1.
             self.scale = max(abs(rmax), abs(rmin)) / max(highest, 1)
@@ -387,49 +422,6 @@ class UniformQuantizer(UniformQuantizationParameters, MinMaxQuantizationStats, Q
                 "the quantizer has no scale and zero-point yet: give params, or compute them from "
                 "stats with compute_quantization_parameters"
             )
-
-
-class TorchUniformQuantizer:
-    """The same quantizer on torch tensors.
-
-    Parameters
-    ----------
-    quantizer : UniformQuantizer
-        Calibrated; its scale and zero-point are used as they are.
-    """
-
-    def __init__(self, quantizer: UniformQuantizer) -> None:
-        self.quantizer = quantizer
-
-    def quant(self, values: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
-        """Integers of a real tensor, as ``dtype`` (that of ``values`` if None)."""
-        import torch
-
-        scale, zero_point = self._parameters(values)
-        # In doubles, as NumPy's side does: ties would fall differently in single precision.
-        integers = torch.round(values.to(torch.float64) / scale + zero_point)
-        if not self.quantizer.no_clipping:
-            lowest, highest = self.quantizer.integer_limits
-            integers = torch.clamp(integers, lowest, highest)
-        return integers.to(values.dtype if dtype is None else dtype)
-
-    def dequant(self, values: torch.Tensor) -> torch.Tensor:
-        """Real values that a tensor of integers stands for (doubles for an integer dtype)."""
-        import torch
-
-        scale, zero_point = self._parameters(values)
-        reals = scale * (values.to(torch.float64) - zero_point)
-        return reals.to(values.dtype) if values.is_floating_point() else reals
-
-    def _parameters(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        import torch
-
-        self.quantizer.check_calibrated()
-        known = self.quantizer.scale, self.quantizer.zero_point
-        scale, zero_point = (
-            torch.as_tensor(part, dtype=torch.float64, device=like.device) for part in known
-        )
-        return scale, zero_point
 
 
 def check_bits(value: Any, name: str, highest: int, lowest: int = 1) -> int:

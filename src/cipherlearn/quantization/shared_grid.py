@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from cipherlearn.quantization.base_quantized_op import numbers, requantize
+from cipherlearn.quantization.grid import observed_range
 from cipherlearn.quantization.quantized_array import QuantizedArray
 from cipherlearn.quantization.quantizers import (
     STABILITY_CONST,
+    MinMaxQuantizationStats,
     QuantizationOptions,
     UniformQuantizationParameters,
     UniformQuantizer,
@@ -44,6 +46,7 @@ class CommonScale:
     def of(
         cls,
         operands: Mapping[int, QuantizedArray],
+        constants: Sequence[np.ndarray],
         options: QuantizationOptions,
         read_elsewhere: Collection[int],
     ) -> CommonScale:
@@ -56,6 +59,8 @@ class CommonScale:
         ----------
         operands : mapping of int to QuantizedArray
             By position; their quantizers know the observed ranges.
+        constants : sequence of numpy.ndarray
+            Real operands that are part of the model.
         options : QuantizationOptions
         read_elsewhere : collection of int
             Positions of operands that another operator quantizes as well.
@@ -64,13 +69,21 @@ class CommonScale:
         spans = [(s.rmax or 0.0) - (s.rmin or 0.0) for s in stats]
         largest = max(*spans, max(abs(s.rmax or 0.0) for s in stats) * STABILITY_CONST)
         coarsest = (largest or 1.0) / (2**options.n_bits - 1)
+        whole = _common_step([s.step for s in stats], constants)
         grids = {
             position: requantize(operand, _own_options(operand, options)).quantizer
             for position, operand in operands.items()
             if position in read_elsewhere or _on_grid(operand)
         }
-        scales = {p: float(g.scale) for p, g in grids.items() if np.size(g.scale) == 1}
+        # Whole numbers keep their step only where all operands are whole numbers.
+        scales = {
+            p: float(g.scale)
+            for p, g in grids.items()
+            if np.size(g.scale) == 1 and (whole is not None or g.step != g.scale)
+        }
         near = [s for s in scales.values() if s * MOST_REFINEMENT >= coarsest]
+        if whole is not None and largest / whole < 2**options.n_bits:
+            near = [float(whole)]  # sums of whole numbers are exact
         chosen = max(near, default=coarsest)
         kept = frozenset(position for position, scale in scales.items() if scale == chosen)
         return cls(chosen, options, kept)
@@ -82,7 +95,9 @@ class CommonScale:
         stats = operand.quantizer.quant_stats
         low, high = stats.rmin or 0.0, stats.rmax or 0.0
         steps = math.ceil((high - low) / self.scale)
-        options = QuantizationOptions(max(self.options.n_bits, steps.bit_length()))
+        is_whole = stats.step is not None and stats.step % self.scale == 0
+        least = 1 if is_whole else self.options.n_bits
+        options = QuantizationOptions(max(least, steps.bit_length()))
         params = UniformQuantizationParameters(self.scale, int(np.rint(-low / self.scale)), 0)
         reals = numbers(operand)
         return QuantizedArray(options.n_bits, reals, options=options, stats=stats, params=params)
@@ -137,8 +152,13 @@ class CommonGrid:
             return cls(known)
         limits = [(o.quantizer.rmin or 0.0, o.quantizer.rmax or 0.0) for o in operands]
         limits += [(float(c.min()), float(c.max())) for c in constants if c.size]
-        observed = np.array([min(low for low, _ in limits), max(high for _, high in limits)])
-        return cls(QuantizedArray(options.n_bits, observed, options=options).quantizer)
+        stats = MinMaxQuantizationStats(
+            max(high for _, high in limits), min(low for low, _ in limits)
+        )
+        stats.step = _common_step([o.quantizer.step for o in operands], constants)
+        observed = np.array([stats.rmin, stats.rmax])
+        chosen = QuantizedArray(options.n_bits, observed, options=options, stats=stats)
+        return cls(chosen.quantizer)
 
     def quantize(self, operand: QuantizedArray, position: int) -> QuantizedArray:
         """An encrypted operand."""
@@ -159,6 +179,12 @@ class CommonGrid:
     def _quantized(self, reals: Any) -> QuantizedArray:
         grid = self.quantizer
         return QuantizedArray(grid.n_bits, reals, options=grid, stats=grid, params=grid)
+
+
+def _common_step(steps: Sequence[int | None], constants: Sequence[np.ndarray]) -> int | None:
+    """Step of the whole numbers that all operands hold, if they do."""
+    known = [*steps, *(observed_range(c, is_complete=True).step for c in constants if c.any())]
+    return math.gcd(*(step or 0 for step in known)) if all(known) else None
 
 
 def _own_options(operand: QuantizedArray, options: QuantizationOptions) -> QuantizationOptions:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -125,9 +125,12 @@ class Walk:
         op = self._make(node, variable)
         output = outputs[0]
         result = op.calibrate(*(self._calibration_values(name) for name in variable))
+        if self.converter.calibrates_on_quantized_data and self.converter.needs_float_values:
+            result = op.float_result(*(self._floats[name] for name in variable))
         operands = [self._quantized[name] for name in variable]
         if isinstance(op, QuantizedMixingOp):
             shapes = [self._shapes[name] for name in variable]
+            self.converter.choose_weights(op, operands, result)
             op.calibrate_accumulator(*operands, sample_shapes=shapes)
         self._quantized[output] = op(*operands)
         self._floats[output] = result
@@ -144,7 +147,7 @@ class Walk:
 
     def _make(self, node: Node, variable: tuple[str, ...]) -> QuantizedOp:
         kind = quantized_class(node.op)
-        self._check_raw_operands(node)
+        _check_clear_operands(node, self._quantized, self.graph.opset)
         converter = self.converter
         by_client = self._from_client.issuperset(variable)
         n_bits = converter.n_bits_model_inputs if by_client else converter.n_bits_op_inputs
@@ -184,15 +187,6 @@ class Walk:
         return {
             i: dtype for i, dtype in declared.items() if dtype is not None and dtype.kind != "f"
         }
-
-    def _check_raw_operands(self, node: Node) -> None:
-        for position in ops.get(node.op).raw_inputs:
-            if position < len(node.inputs) and node.inputs[position] in self._quantized:
-                name = ops.get(node.op).signature(self.graph.opset).operand(position).name
-                raise EncryptedOperandError(
-                    f"the operand {name!r} ({node.inputs[position]}) depends on an input of the "
-                    "model; it must be a constant"
-                )
 
     def _read_elsewhere(self, node: Node) -> frozenset[int]:
         """Positions of operands that another operator quantizes to a grid of its own."""
@@ -280,16 +274,58 @@ def _has_own_scale(op: QuantizedOp, position: int) -> bool:
 
 def check_outputs(graph: Graph) -> None:
     """Raise `ModelError` if an output does not depend on any input."""
-    dependent = set(graph.input_names)
-    for node in graph.nodes:
-        if ops.get(node.op).kind is not ops.Kind.CONSTANT and dependent.intersection(node.inputs):
-            dependent.update(node.outputs)
+    dependent = _dependent(graph)
     constant = [repr(name) for name in graph.output_names if name not in dependent]
     if constant:
         raise ModelError(
             f"constant output: {', '.join(constant)} depends on no input of the model. Remove it, "
             "there is nothing to encrypt"
         )
+
+
+def _dependent(graph: Graph) -> set[str]:
+    """The tensors that depend on an input."""
+    names = set(graph.input_names)
+    for node in graph.nodes:
+        if ops.get(node.op).kind is not ops.Kind.CONSTANT and names.intersection(node.inputs):
+            names.update(node.outputs)
+    return names
+
+
+def check_clear_operands(graph: Graph) -> None:
+    """Check that shapes, axes and the like do not depend on encrypted values.
+
+    Parameters
+    ----------
+    graph : Graph
+        Without what the client computes in the clear.
+
+    Raises
+    ------
+    EncryptedOperandError
+        If one does; the message names the node and the operand.
+    """
+    dependent = _dependent(graph)
+    for node in graph.nodes:
+        op = ops.get(node.op)
+        others = (name for i, name in enumerate(node.inputs) if i not in op.raw_inputs)
+        if op.expand is not None and dependent.isdisjoint(others):
+            continue  # a table of the model, read at an encrypted place
+        try:
+            _check_clear_operands(node, dependent, graph.opset)
+        except EncryptedOperandError as error:
+            raise EncryptedOperandError(f"node {node.name!r} ({node.op}): {error}") from error
+
+
+def _check_clear_operands(node: Node, encrypted: Container[str], opset: int) -> None:
+    op = ops.get(node.op)
+    for position in sorted(op.raw_inputs):
+        if position < len(node.inputs) and node.inputs[position] in encrypted:
+            name = op.signature(opset).operand(position).name
+            raise EncryptedOperandError(
+                f"the operand {name!r} ({node.inputs[position]}) depends on an input of the "
+                "model; it must be a constant"
+            )
 
 
 def check_rows(graph: Graph, data: list[np.ndarray]) -> None:

@@ -1,0 +1,1 @@
+"""The peer, Concrete ML, measured on the same networks in an environment of its own."""

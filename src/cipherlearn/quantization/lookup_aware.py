@@ -1,0 +1,189 @@
+"""Post-training quantization for table look-ups: the most accuracy for the bits that are paid for.
+
+A look-up costs by the bits that it reads. Steps of weights and activations that differ from channel
+to channel cost nothing, and neither do the bits of weights that meet fresh encryptions only. So
+every layer's integers are chosen for the look-up that reads them: see `layer_fit`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from cipherlearn.errors import CalibrationWarning, InvalidParameterError, warn
+from cipherlearn.ops._weights import WeightLayout
+from cipherlearn.quantization.base_quantized_op import numbers
+from cipherlearn.quantization.clipping import least_error_quantizer
+from cipherlearn.quantization.layer_fit import (
+    Fit,
+    Layer,
+    bits_to_round,
+    fit_least_error,
+    fit_to_range,
+)
+from cipherlearn.quantization.mixing import FittedWeights, QuantizedMixingOp
+from cipherlearn.quantization.post_training import PostTrainingAffineQuantization
+from cipherlearn.quantization.quantized_array import QuantizedArray
+from cipherlearn.quantization.quantizers import (
+    QuantizationOptions,
+    UniformQuantizationParameters,
+    UniformQuantizer,
+)
+
+#: Bits of weights that meet fresh encryptions and are rounded afterwards: they cost nothing.
+FREE_WEIGHT_BITS = 6
+
+#: Input rows (windows of convolutions) that least squares looks at, at most.
+MOST_ROWS = 40_000
+
+#: What an observed range is: seen in calibration data, or implied by the integers of the inputs.
+BOUNDS = ("observed", "proved")
+
+
+class PostTrainingLookupQuantization(PostTrainingAffineQuantization):
+    """Post-training quantization made for table look-ups.
+
+    Layers with constant weights (``Gemm``, ``MatMul``, ``Conv``) get
+
+    - integer weights from least squares between the layer's quantized inputs and the float model's
+      outputs (`cipherlearn.quantization.least_squares`), with a step for each output channel;
+    - where the accumulator is rounded, steps that make every channel fill the rounded range;
+    - an exact correction of each channel's mean;
+    - operands with a grid for each input channel, clipped for least squared error.
+
+    Everything else is quantized as by `PostTrainingAffineQuantization`.
+
+    Parameters
+    ----------
+    n_bits, numpy_model, rounding_threshold_bits
+        As for `ONNXConverter`. Rounding is what makes low widths accurate: give it.
+    bounds : {"observed", "proved"}, default="observed"
+        Whether the range of rounded accumulators is the one that calibration data leads to expect
+        (results beyond it are wrong; they are counted), or one that no input can leave (wider, so
+        rounding is coarser).
+    """
+
+    needs_float_values = True
+
+    def __init__(
+        self,
+        n_bits: int | Mapping[str, int],
+        numpy_model: Any,
+        rounding_threshold_bits: Any = None,
+        bounds: str = "observed",
+    ) -> None:
+        super().__init__(n_bits, numpy_model, rounding_threshold_bits)
+        if bounds not in BOUNDS:
+            raise InvalidParameterError(f"bounds must be one of {list(BOUNDS)}, not {bounds!r}")
+        self.bounds = bounds
+
+    def choose_weights(
+        self, op: QuantizedMixingOp, operands: list[QuantizedArray], target: np.ndarray
+    ) -> None:
+        """Replace the weights of a layer by integers chosen for its operand.
+
+        Parameters
+        ----------
+        op : QuantizedMixingOp
+        operands : list of QuantizedArray
+            Quantized calibration data.
+        target : numpy.ndarray
+            The float model's result of this layer.
+        """
+        op.proves_range = self.bounds == "proved"
+        weights = op.constant_inputs.get(1)
+        layout = None if op.form is None else op.form.layout
+        if layout is None or 0 in op.constant_inputs or not isinstance(weights, QuantizedArray):
+            return
+        reals = np.asarray(weights.values)
+        if not layout.accepts(reals, op.attrs):
+            return
+        operand = operands[0]
+        if 0 not in op.read_elsewhere and _is_free(operand):
+            quantizer = least_error_quantizer(
+                np.asarray(numbers(operand)), op.input_quant_opts.n_bits, layout.operand_axis
+            )
+            op.set_operand_quantizer(0, quantizer)
+        integers = op.read_operands(operand)[0]
+        layers = _layers(op, layout, reals, integers, target)
+        _warn_of_few_rows(op, layers[0])
+        lsbs, fits = self._fits(op, layers, integers.quantizer)
+        op.constant_inputs[1] = _as_constant(fits, layout, reals, op.attrs)
+        op.fitted = FittedWeights(np.zeros(1))
+        rest = target - op.exact_result(operand)
+        axes = tuple(a for a in range(rest.ndim) if a != op.channel_axis % rest.ndim)
+        op.fitted = FittedWeights(rest.mean(axis=axes, keepdims=True), lsbs)
+
+    def _fits(
+        self, op: QuantizedMixingOp, layers: list[Layer], operand: UniformQuantizer
+    ) -> tuple[int | None, list[Fit]]:
+        """Bits that rounding takes off, if any, and integer weights for each group."""
+        rounding = op.rounding if op.feeds_lookup else None
+        bits = self.n_bits_op_weights
+        if rounding is not None and not rounding.exact and not op.follows_lookup:
+            bits = max(bits, FREE_WEIGHT_BITS)
+        limit = max(1, 2 ** (bits - 1) - 1)
+        if rounding is None:
+            return None, [fit_least_error(layer, limit) for layer in layers]
+        lowest, highest = operand.integer_limits
+        count = layers[0].inputs.shape[1] if self.bounds == "proved" else 0
+        proved = np.full(count, float(highest - lowest))
+        kept = int(rounding.n_bits)
+        lsbs = bits_to_round(layers, limit, kept, proved)
+        return lsbs, [
+            fit_to_range(layer, lsbs, kept, op.follows_lookup, proved) for layer in layers
+        ]
+
+
+def _warn_of_few_rows(op: QuantizedMixingOp, layer: Layer) -> None:
+    rows, inputs = layer.inputs.shape
+    if rows < inputs:
+        warn(
+            f"{op.op_instance_name} ({op.op_type()}): {rows} calibration rows for {inputs} inputs; "
+            "directions that they do not show keep the float weights. Give more calibration data",
+            CalibrationWarning,
+        )
+
+
+def _is_free(operand: QuantizedArray) -> bool:
+    """Whether the grid of an operand can be chosen: it is no integer yet, nor whole numbers."""
+    accumulator = operand.holds_integers and operand.quantizer.no_clipping
+    return (accumulator or not operand.holds_integers) and operand.quantizer.step is None
+
+
+def _layers(
+    op: QuantizedMixingOp,
+    layout: WeightLayout,
+    weights: np.ndarray,
+    operand: QuantizedArray,
+    target: np.ndarray,
+) -> list[Layer]:
+    """The groups of a layer, each with calibration data."""
+    known = operand.quantizer
+    sample = operand.qvalues - np.asarray(known.zero_point)
+    per_row = max(1, target[:1].size // target.shape[op.channel_axis])
+    taken = slice(None, None, max(1, len(sample) * per_row // MOST_ROWS))
+    inputs = layout.inputs(sample[taken].astype(np.float64), weights.shape, op.attrs)
+    scale = np.broadcast_to(np.ravel(known.scale), (sample.shape[layout.operand_axis],))
+    matrix = layout.matrix(weights, op.attrs) * layout.along_inputs(scale, weights.shape, op.attrs)
+    results = layout.targets(target[taken], len(inputs))
+    return [Layer(*parts) for parts in zip(inputs, results, matrix, strict=True)]
+
+
+def _as_constant(
+    fits: list[Fit], layout: WeightLayout, reals: np.ndarray, attributes: Mapping[str, Any]
+) -> QuantizedArray:
+    """The integers in the layout of the operator; their real values are the float weights."""
+    matrix = np.stack([fit.integers for fit in fits])
+    scale = np.concatenate([fit.scale for fit in fits])
+    largest = max(1, int(np.abs(matrix).max()))
+    options = QuantizationOptions(largest.bit_length() + 1, is_signed=True, is_symmetric=True)
+    params = UniformQuantizationParameters(
+        layout.along_weights(scale, reals.shape, attributes), 0, 0
+    )
+    integers = layout.weights(matrix, reals.shape, attributes)
+    result = QuantizedArray(options.n_bits, integers, False, options=options, params=params)
+    result.values = reals
+    return result

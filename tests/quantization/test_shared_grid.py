@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cipherlearn.quantization import QuantizationOptions, QuantizedArray
+from cipherlearn.quantization.grid import observed_range
+from cipherlearn.quantization.shared_grid import CommonGrid, CommonScale
+
+OPTIONS = QuantizationOptions(6, is_signed=True)
+
+
+def reals(seed: int, spread: float, offset: float = 0.0) -> QuantizedArray:
+    values = offset + spread * np.random.default_rng(seed).normal(size=(40, 3))
+    return QuantizedArray(6, values, is_signed=True)
+
+
+def wholes(seed: int, low: int, high: int) -> QuantizedArray:
+    values = np.random.default_rng(seed).integers(low, high, (40, 3)).astype(np.float64)
+    stats = observed_range(values)
+    assert stats.step == 1
+    return QuantizedArray(6, values, options=OPTIONS, stats=stats)
+
+
+@given(
+    seed=st.integers(0, 1000),
+    spreads=st.tuples(st.floats(0.01, 100), st.floats(0.01, 100)),
+    offset=st.floats(-50, 50),
+)
+def test_operands_of_a_sum_are_half_a_step_off_at_most(
+    seed: int, spreads: tuple[float, float], offset: float
+) -> None:
+    operands = {0: reals(seed, spreads[0]), 1: reals(seed + 1, spreads[1], offset)}
+    common = CommonScale.of(operands, [], OPTIONS, ())
+    for position, operand in operands.items():
+        result = common.quantize(operand, position)
+        assert result.quantizer.scale == common.scale
+        assert np.abs(result.dequant() - operand.values).max() <= common.scale * (0.5 + 1e-9)
+    widest = max(np.ptp(operand.values) for operand in operands.values())
+    assert widest / common.scale < 2**OPTIONS.n_bits
+
+
+def test_a_sum_keeps_the_grid_of_an_operand_that_is_integers_already() -> None:
+    held = reals(0, 1.0)
+    held = QuantizedArray(
+        6, held.qvalues, False, options=OPTIONS, stats=held.quantizer, params=held.quantizer
+    )
+    common = CommonScale.of({0: held, 1: reals(1, 0.5)}, [], OPTIONS, ())
+    assert common.kept == {0}
+    assert common.quantize(held, 0) is held
+
+
+def test_sums_of_whole_numbers_are_exact() -> None:
+    operands = {0: wholes(0, 0, 2), 1: wholes(1, -9, 10)}
+    common = CommonScale.of(operands, [np.array([3.0])], OPTIONS, ())
+    assert common.scale == 1
+    for position, operand in operands.items():
+        np.testing.assert_array_equal(common.quantize(operand, position).dequant(), operand.values)
+    assert common.quantize(operands[0], 0).n_bits == 1
+    assert common.constant(np.array([3.0])).qvalues.tolist() == [3]
+
+
+def test_whole_numbers_do_not_make_the_other_operands_coarse() -> None:
+    operands = {0: wholes(0, 0, 4), 1: reals(1, 0.1)}
+    for constants in ([], [np.array([0.5])]):
+        common = CommonScale.of(operands, constants, OPTIONS, (0,))
+        assert common.scale <= 3 / (2**OPTIONS.n_bits - 1)
+    assert CommonScale.of({0: operands[0]}, [np.array([0.5])], OPTIONS, (0,)).scale < 0.1
+
+
+@given(seed=st.integers(0, 1000), spread=st.floats(0.01, 100), offset=st.floats(-50, 50))
+def test_one_grid_covers_all_operands_and_constants(
+    seed: int, spread: float, offset: float
+) -> None:
+    operands = [reals(seed, 1.0), reals(seed + 1, spread, offset)]
+    constant = np.array([offset - 1.0])
+    common = CommonGrid.of(operands, [constant], OPTIONS)
+    step = float(common.quantizer.scale)
+    for operand in operands:
+        found = common.quantize(operand, 0).dequant()
+        assert np.abs(found - operand.values).max() <= step
+    assert abs(common.constant(constant).dequant() - constant).max() <= step
+
+
+def test_one_grid_of_whole_numbers_is_exact_and_narrow() -> None:
+    operands = [wholes(0, 0, 2), wholes(1, -4, 4)]
+    common = CommonGrid.of(operands, [np.array([2.0]), np.zeros(1)], OPTIONS)
+    assert common.quantizer.n_bits == 3
+    for operand in operands:
+        np.testing.assert_array_equal(common.quantize(operand, 0).dequant(), operand.values)
+    assert CommonGrid.of(operands, [np.array([0.5])], OPTIONS).quantizer.n_bits == 6
+
+
+def test_integers_that_lie_on_the_grid_stay_as_they_are() -> None:
+    held = reals(0, 1.0)
+    grid = held.quantizer
+    held = QuantizedArray(6, held.qvalues, False, options=grid, stats=grid, params=grid)
+    common = CommonGrid.of([held, held], [], OPTIONS)
+    assert common.quantizer == grid
+    assert common.quantize(held, 1) is held
+    np.testing.assert_array_equal(common.result(held.qvalues).dequant(), held.values)
