@@ -85,7 +85,7 @@ def test_correlated_inputs_gain_from_feedback() -> None:
     plain = np.clip(np.rint(wanted / scale[:, None]), -7, 7)
     ratio = loss(wanted, hessian, scale, q) / loss(wanted, hessian, scale, plain)
     assert ratio.max() <= 1.0
-    assert ratio.mean() < 0.5
+    assert ratio.mean() < 0.7
 
 
 @pytest.mark.parametrize("channels", [1, 3])
