@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.networks import Case, digits_mlp
+from benchmarks.networks import NETWORKS, Case, digits_mlp, digits_mlps
 from benchmarks.report import Figure
 from cipherlearn.circuit import Builder, Circuit, evaluate
 from cipherlearn.engines import get_engine
@@ -24,9 +24,6 @@ PEER = {(6, 6): (0.967, 7.9e10), (6, 4): (0.958, 1.2e10)}
 
 #: Accumulators with an observed range, one for each hidden neuron.
 LOOKUPS = 64
-
-#: Networks, trained from as many seeds, that the mean accuracies are taken over.
-NETWORKS = 8
 
 #: Small random networks, and encrypted rows of each, for the bit-for-bit comparison.
 RANDOM_NETWORKS, ROWS_EACH = 10, 20
@@ -61,8 +58,8 @@ def _quantized(case: Case, kept: int) -> QuantizedModule:
 
 
 def _over_networks() -> Iterator[Figure]:
-    """The same over several networks: one test set of 450 rows says little about half a point."""
-    cases = [digits_mlp(seed) for seed in range(NETWORKS)]
+    """The same over several networks."""
+    cases = digits_mlps()
     yield Figure(
         f"float accuracy, mean of {NETWORKS} networks",
         statistics.mean(case.float_accuracy for case in cases),

@@ -13,8 +13,8 @@ import numpy as np
 from benchmarks.networks import deep_cnn, digits_cnn
 from benchmarks.report import Figure
 from cipherlearn.circuit import count_lookups
-from cipherlearn.quantization import QuantizedModule
-from cipherlearn.torch import build_quantized_module
+from cipherlearn.quantization import PostTrainingLookupQuantization, QuantizedModule
+from cipherlearn.torch import NumpyModule, build_quantized_module
 
 #: Encrypted rows of the digits network.
 ROWS = 5
@@ -34,9 +34,9 @@ def _digits() -> Iterator[Figure]:
     six_bits = case.accuracy(clear.forward(case.x_test))
     yield Figure("n_bits 6, not rounded, in the clear: accuracy", six_bits)
     rounding = {"n_bits": 4, "method": "approximate"}
-    module = build_quantized_module(
-        case.net, case.calibration, n_bits=6, rounding_threshold_bits=rounding
-    )
+    model = NumpyModule(case.net, case.calibration[:2])
+    converter = PostTrainingLookupQuantization(6, model, rounding)
+    module = converter.quantize_module(case.calibration)
     program = module.compile()
     yield Figure("look-ups", count_lookups(module.circuit).total, at_most=400)
     yield Figure("n_bits 6, approximate 4: complexity", program.complexity)

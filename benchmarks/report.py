@@ -43,16 +43,34 @@ class Figure:
         return "" if self.at_most is None else f"<= {_number(self.at_most)}"
 
 
-def print_figures(figures: Iterable[Figure]) -> bool:
-    """Print figures as a Markdown table, line by line; whether all targets are reached."""
+@dataclass(frozen=True)
+class Note:
+    """Something that is no number: printed below the table.
+
+    Parameters
+    ----------
+    text : str
+    """
+
+    text: str
+
+
+def print_figures(figures: Iterable[Figure | Note]) -> bool:
+    """Print figures as a Markdown table, line by line, then notes; whether targets are reached."""
     print(f"{machine()}\n\n| figure | measured | target | peer | |\n|---|---|---|---|---|")
     reached = True
+    notes = []
     for figure in figures:
+        if isinstance(figure, Note):
+            notes.append(figure.text)
+            continue
         reached &= figure.is_reached
         peer = "" if figure.peer is None else _number(figure.peer)
         verdict = "" if not figure.target else "reached" if figure.is_reached else "MISSED"
         cells = (figure.name, _number(figure.value), figure.target, peer, verdict)
         print(f"| {' | '.join(cells)} |", flush=True)
+    for text in notes:
+        print(f"\n{text}")
     return reached
 
 

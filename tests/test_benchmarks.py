@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.report import Figure, print_figures
+from benchmarks.report import Figure, Note, print_figures
 
 
 @pytest.mark.parametrize(
@@ -23,3 +23,8 @@ def test_a_missed_figure_is_said_and_returned(capsys: pytest.CaptureFixture[str]
     text = capsys.readouterr().out
     assert "| a | 1 | >= 0.5 |  | reached |" in text
     assert "| b | 1 | <= 0.5 |  | MISSED |" in text
+
+
+def test_notes_come_below_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert print_figures([Note("said"), Figure("a", 1.0)])
+    assert capsys.readouterr().out.endswith("| a | 1 |  |  |  |\n\nsaid\n")

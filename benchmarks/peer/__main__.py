@@ -8,7 +8,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks.mnist import DATA_VARIABLE, mnist_mlp
+from benchmarks.data import DATA_VARIABLE
+from benchmarks.mnist import mnist_mlp
 from benchmarks.networks import Case, digits_mlp
 from benchmarks.peer.environment import PEER, default_torch, peer_python
 from benchmarks.peer.measure import Point, figures, measure

@@ -158,6 +158,7 @@ NETWORKS = {
     "slice": Network(lambda x: x[:, 1:, ::2], ((4, 5),)),
     "select": Network(lambda x: x[:, -1], ((4, 5),)),
     "index": Network(lambda x: x[:, [2, 0]], ((4, 5),)),
+    "index on two axes": Network(lambda x: x[:, [0, 2], [1, 0]], ((4, 3),)),
     "view": Network(lambda x: x.view(x.size(0), -1), ((4, 2),)),
     "permute and view": Network(
         lambda x: x.permute(0, 2, 1).reshape(x.shape[0], x.shape[1] * x.shape[2]), ((4, 2),)
@@ -178,5 +179,20 @@ NETWORKS = {
     "softmax": Network(lambda x: F.softmax(x, 1), ((3,),)),
     "distances": Network(
         lambda x, a: ((x.unsqueeze(1) - a.weight) ** 2).sum(-1), ((3,),), lambda: [nn.Linear(3, 4)]
+    ),
+}
+
+PLACES = torch.tensor([[0, 2, 1, 1]])
+
+# TorchScript's exporter knows none of these.
+CURRENT_ONLY: dict[str, Network] = {
+    "adaptive average, uneven": Network(lambda x: F.adaptive_avg_pool1d(x, 3), ((2, 7),)),
+    "adaptive average, uneven twice": Network(
+        lambda x: F.adaptive_avg_pool2d(x, (3, 2)), ((1, 7, 5),)
+    ),
+    "gather": Network(lambda x: x.gather(1, PLACES.expand(x.shape[0], 4)), ((4,),)),
+    "align corners": Network(
+        lambda x: F.interpolate(x, scale_factor=1.5, mode="bilinear", align_corners=True),
+        ((1, 3, 4),),
     ),
 }

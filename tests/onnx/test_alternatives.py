@@ -20,5 +20,6 @@ def test_common_operators_have_an_alternative() -> None:
     assert "1-D convolution" in str(alternative("LSTM"))
     assert alternative("GRU") == alternative("LSTM")
     assert "sort after decryption" in str(alternative("TopK"))
+    assert "torch.sort" in str(alternative("TopK"))
     assert "select after decryption" in str(alternative("NonZero"))
     assert alternative("NoSuchOperator") is None

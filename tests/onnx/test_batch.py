@@ -408,3 +408,37 @@ def test_rows_that_thresholds_make_alike_are_not_mixed_up() -> None:
         {"limit": np.float32([[55, 66, 77]]), "s": np.array([1, 3])},
     )
     assert unchanged(model)
+
+
+@pytest.mark.parametrize("rows", ["N", 1, 2])
+@pytest.mark.parametrize(
+    ("shape", "axis", "index"),
+    [((4,), 1, [0, -1, 2]), ((4,), -1, [3]), ((2, 4), 2, [[0, 3, -4], [1, 1, 2]])],
+)
+def test_elements_are_gathered_from_every_row(
+    rows: str | int, shape: tuple[int, ...], axis: int, index: Any
+) -> None:
+    many = np.repeat(np.array([index]), 2 if rows == 2 else 1, axis=0)
+    nodes = [
+        node("GatherElements", ["x", "i"], "a", axis=axis),
+        node("GatherElements", ["x", "i"], "b", axis=axis),
+        node("Sub", ["a", "b"], "c"),
+        node("Add", ["c", "b"], "y"),
+    ]
+    free = simplify(load_model(make_model(nodes, {"x": [rows, *shape]}, ["y"], {"i": many})))
+    x = weights(5, *shape)
+    for count in (1, 2, 5):
+        wanted = np.take_along_axis(x[:count], np.array([index]), axis=axis)
+        np.testing.assert_allclose(execute(free, x[:count])[0], wanted, atol=1e-6)
+
+
+def test_elements_that_differ_from_row_to_row_stay() -> None:
+    model = make_model(
+        [node("GatherElements", ["x", "i"], "y", axis=1)],
+        {"x": [2, 4]},
+        ["y"],
+        {"i": np.array([[0, 1], [1, 2]])},
+    )
+    free = simplify(load_model(model))
+    assert dimensions(free.graph.input[0]) == [2, 4]
+    assert op_types(free) == ["GatherElements"]

@@ -61,6 +61,26 @@ GRAPHS: dict[str, tuple[list[onnx.NodeProto], dict[str, Any]]] = {
         ],
         {"shape": np.array([4, -1, 3]), "back": np.array([4, -1, 1])},
     ),
+    "picked": (
+        [
+            node("Transpose", ["a"], "t", perm=[2, 0, 1]),
+            node("GatherND", ["t", "places"], "g"),
+            node("Unsqueeze", ["g", "last"], "s"),
+            node("Tile", ["s", "thrice"], "b"),
+        ],
+        {
+            "places": np.array([[0, 3], [-1, 0], [1, 1], [0, 3]]),
+            "thrice": np.array([1, 1, 3]),
+        },
+    ),
+    "upside down": (
+        [
+            node("Transpose", ["a"], "t", perm=[0, 2, 1]),
+            node("ReverseSequence", ["t", "lengths"], "r", time_axis=0, batch_axis=1),
+            node("Transpose", ["r"], "b", perm=[0, 2, 1]),
+        ],
+        {"lengths": np.array([4, 2, 3])},
+    ),
     "expanded": (
         [
             node("ReduceSum", ["a", "zero"], "m"),
@@ -158,8 +178,18 @@ def test_a_node_that_keeps_the_batch_elsewhere_is_named() -> None:
     free = simplify(load_model(model))
     x = weights(2, 4, 3)
     np.testing.assert_allclose(execute(free, x)[0], np.cumsum(x, axis=1), rtol=1e-5)
-    with pytest.raises(UnsupportedAttributeError, match=r"(?s)Transpose_0.*batch_first=True"):
+    with pytest.raises(
+        UnsupportedAttributeError, match=r"Transpose_0.*transpose and index"
+    ) as told:
         check_batch_first(Graph.from_model(free), x)
+    assert "batch_first" not in str(told.value)
+
+
+def test_attention_is_told_of_batch_first() -> None:
+    steps = [node("CumSum", ["a", "axis"], "s"), node("Softmax", ["s"], "b")]
+    free = simplify(load_model(moved(steps, {"axis": np.array(0)})))
+    with pytest.raises(UnsupportedAttributeError, match=r"attention.*batch_first=True"):
+        check_batch_first(Graph.from_model(free), weights(2, 4, 3))
 
 
 def test_an_output_with_the_batch_elsewhere_is_left_alone() -> None:

@@ -7,7 +7,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from cipherlearn.onnx import execute, load_model, simplify
+from cipherlearn.errors import UnsupportedOperatorError
+from cipherlearn.onnx import check_supported, execute, load_model, simplify
 from tests.onnx_models import make_model, node, op_types, weights
 
 
@@ -121,4 +122,7 @@ def test_a_condition_that_is_computed_stays() -> None:
         {"x": ["N", 2], "c": (TensorProto.BOOL, [])},
         ["y"],
     )
-    assert op_types(simplify(load_model(model))) == ["If"]
+    free = simplify(load_model(model))
+    assert op_types(free) == ["If"]
+    with pytest.raises(UnsupportedOperatorError, match=r"'If_0' \(its condition .*Where"):
+        check_supported(free)

@@ -24,6 +24,7 @@ from cipherlearn.onnx import (
     get_onnx_opset_version,
     load_model,
     read,
+    simplify,
 )
 from cipherlearn.ops import NEWEST_OPSET
 from tests.onnx_models import make_model, node, perceptron, weights
@@ -314,3 +315,41 @@ def test_a_split_into_equal_parts_has_as_many_as_outputs(opset: int) -> None:
     x = weights(2, 6)
     for found, wanted in zip(execute(model, x), np.split(x, 3, axis=1), strict=True):
         np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("opset", [9, 12])
+@pytest.mark.parametrize("axis", [None, 1, 2])
+def test_the_old_hardmax_takes_the_last_axes_as_one(axis: int | None, opset: int) -> None:
+    options = {} if axis is None else {"axis": axis}
+    old = make_model(
+        [node("Hardmax", ["x"], "y", name="best", **options)],
+        {"x": ["N", 2, 3]},
+        ["y"],
+        opset=opset,
+    )
+    x = weights(5, 2, 3)
+    rows = x.reshape(-1, 3) if axis == 2 else x.reshape(-1, 6)
+    wanted = (rows == rows.max(axis=1, keepdims=True)).reshape(x.shape)
+    model = load_model(old)
+    assert "best" in [item.name for item in model.graph.node]
+    np.testing.assert_array_equal(execute(model, x)[0], wanted)
+    np.testing.assert_array_equal(execute(simplify(model), x)[0], wanted)
+
+
+def test_an_old_hardmax_in_a_branch() -> None:
+    best = helper.make_graph(
+        [node("Hardmax", ["x"], "b")], "best", [], [helper.make_tensor_value_info("b", 1, None)]
+    )
+    other = helper.make_graph(
+        [node("Neg", ["x"], "n")], "other", [], [helper.make_tensor_value_info("n", 1, None)]
+    )
+    old = make_model(
+        [node("If", ["c"], "y", then_branch=best, else_branch=other)],
+        {"x": ["N", 2, 2]},
+        ["y"],
+        {"c": np.array(True)},
+        opset=11,
+    )
+    x = np.arange(8, dtype=np.float32).reshape(2, 2, 2)
+    (found,) = execute(simplify(load_model(old)), x)
+    np.testing.assert_array_equal(found, x % 4 == 3)

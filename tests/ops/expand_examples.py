@@ -111,6 +111,18 @@ EXAMPLES: list[tuple[str, list[Any], dict[str, Any], tuple[int, ...]]] = [
     ("GlobalAveragePool", [signed(ROWS, 2, 4, 5)], {}, (0,)),
     ("GlobalMaxPool", [signed(ROWS, 2, 4, 5)], {}, (0,)),
     ("LpPool", [signed(ROWS, 2, 4, 5)], {"kernel_shape": (2, 2)}, (0,)),
+    (
+        "LpPool",
+        [signed(ROWS, 2, 4, 5)],
+        {"kernel_shape": (2, 3), "strides": (2, 2), "auto_pad": "SAME_LOWER", "p": 3},
+        (0,),
+    ),
+    (
+        "LpPool",
+        [signed(ROWS, 2, 4, 5)],
+        {"kernel_shape": (3, 2), "strides": (2, 2), "auto_pad": "VALID", "ceil_mode": 1},
+        (0,),
+    ),
     ("CumSum", [signed(ROWS, 4, 5), ints(1)[0]], {"exclusive": 1}, (0,)),
     ("CumSum", [signed(ROWS, 4, 5), ints(-1)[0]], {"reverse": 1}, (0,)),
     (f"{ML}Scaler", [digits(ROWS, 2)], {"offset": (0.5, 1.5)}, (0,)),

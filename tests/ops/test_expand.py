@@ -234,6 +234,17 @@ def test_reductions_of_older_operator_sets_have_their_axes_as_attributes() -> No
         assert best.results[0].sample == signed(1, 6).argmax()
 
 
+def test_windows_with_gaps_need_a_newer_operator_set() -> None:
+    x, attributes = signed(1, 1, 5), {"kernel_shape": (2,), "dilations": (2,)}
+    (step,) = [s for s in expand("LpPool", [x], attributes).composer.steps if s.op == "AveragePool"]
+    assert step.attributes["dilations"] == (2,)
+    plain = {**attributes, "dilations": (1,)}
+    found = expand("LpPool", [x], plain, opset=18)
+    np.testing.assert_allclose(found.results[0].sample, evaluate("LpPool", [x], 18, plain)[0])
+    with pytest.raises(UnsupportedAttributeError, match=r"dilations=\[2\].*accepted: 1.* 19"):
+        expand("LpPool", [x], attributes, opset=18)
+
+
 ENCRYPTED = EncryptedOperandError
 UNSUPPORTED = UnsupportedAttributeError
 

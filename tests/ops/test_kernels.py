@@ -10,6 +10,9 @@ import pytest
 from onnx import TensorProto, helper
 
 from cipherlearn import ops
+from cipherlearn.errors import InvalidShapeError
+from cipherlearn.onnx import OnnxRuntimeModel
+from tests.onnx_models import make_model, node, weights
 
 IMPL = ops.ONNX_OPS_TO_NUMPY_IMPL
 ML = "ai.onnx.ml."
@@ -71,6 +74,89 @@ def test_standardization_in_double_precision() -> None:
     assert found.dtype == np.float64
     np.testing.assert_allclose(found.mean(axis=(0, 2, 3)), 0, atol=1e-12)
     np.testing.assert_allclose(found.std(axis=(0, 2, 3)), 1, atol=1e-6)
+
+
+def runtime(name: str, *arrays: np.ndarray, **attributes: Any) -> np.ndarray:
+    """What onnxruntime computes; only the first operand varies."""
+    names = [f"x{position}" for position in range(len(arrays))]
+    model = make_model(
+        [node(name, names, "y", **attributes)],
+        {"x0": arrays[0].shape},
+        ["y"],
+        dict(zip(names[1:], arrays[1:], strict=True)),
+    )
+    runner = OnnxRuntimeModel(model)
+    assert runner.uses_onnxruntime
+    return runner(arrays[0])[0]
+
+
+@pytest.mark.parametrize("scale", [1.5, 2.3, 0.7, 0.2])
+@pytest.mark.parametrize("mode", ["nearest", "linear", "cubic"])
+@pytest.mark.parametrize("coordinates", ["align_corners", "tf_crop_and_resize", "asymmetric"])
+def test_images_of_sizes_that_are_not_whole(coordinates: str, mode: str, scale: float) -> None:
+    x = weights(1, 1, 4, 7)
+    roi = np.array([0, 0, 0, 0.1, 1, 1, 1, 0.8], np.float32)
+    scales = np.array([1, 1, 1, scale], np.float32)
+    attributes = {"mode": mode, "coordinate_transformation_mode": coordinates}
+    (found,) = IMPL["Resize"](x, roi, scales, opset=18, **attributes)
+    wanted = runtime("Resize", x, roi, scales, **attributes)
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_scales_are_float32_numbers() -> None:
+    # 10 times the float32 number next to 2.3 is 23 in float32, and less in float64.
+    x, scales = weights(1, 1, 2, 10), np.array([1, 1, 1, 2.3], np.float32)
+    (found,) = IMPL["Resize"](x, None, scales, mode="linear")
+    assert found.shape == (1, 1, 2, 23)
+    chosen, empty = np.array([2.3], np.float32), np.zeros(0, np.float32)
+    (along,) = IMPL["Resize"](x, empty, chosen, mode="linear", axes=[3])
+    np.testing.assert_array_equal(along, found)
+
+
+@pytest.mark.parametrize("shape", [None, [15], [4]])
+@pytest.mark.parametrize("kernel", [1, 2, 4])
+@pytest.mark.parametrize("mode", ["SAME_UPPER", "SAME_LOWER", "VALID"])
+def test_transposed_kernels_shorter_than_strides(
+    mode: str, kernel: int, shape: list[int] | None
+) -> None:
+    x, w = weights(2, 2, 5), weights(2, 3, kernel)
+    attributes: dict[str, Any] = {"auto_pad": mode, "strides": [3]}
+    if shape:
+        attributes["output_shape"] = shape
+    (found,) = IMPL["ConvTranspose"](x, w, **attributes)
+    np.testing.assert_allclose(found, runtime("ConvTranspose", x, w, **attributes), atol=1e-5)
+
+
+@pytest.mark.parametrize("ceil", [0, 1])
+@pytest.mark.parametrize("mode", ["NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID"])
+def test_norms_over_windows_with_automatic_padding(mode: str, ceil: int) -> None:
+    x = weights(2, 2, 8)
+    attributes = {"kernel_shape": [3], "strides": [2], "auto_pad": mode, "ceil_mode": ceil, "p": 3}
+    (found,) = IMPL["LpPool"](x, opset=18, **attributes)
+    np.testing.assert_allclose(found, runtime("LpPool", x, **attributes), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "kernel", "attributes", "message"),
+    [
+        ("Conv", (3, 2, 3), {"group": 3}, r"group=3 .*2 channels.*\(3, 2, 3\); accepted: 1$"),
+        ("Conv", (3, 3, 3), {}, "group=1 .*2 channels.*accepted: none.* other channels"),
+        ("Conv", (3, 1, 3), {"group": 2}, "group=2 .*2 channels.*accepted: none"),
+        ("ConvTranspose", (2, 1, 3), {"group": 3}, "group=3 .*2 channels.*accepted: 1, 2$"),
+        ("ConvTranspose", (4, 1, 3), {}, "group=1 .*2 channels.*accepted: none"),
+        (
+            "Conv",
+            (3, 2, 3),
+            {"kernel_shape": [2]},
+            r"kernel_shape=\[2\] is not.*accepted: \[3\], or leave it out",
+        ),
+    ],
+)
+def test_attributes_that_do_not_fit_a_kernel(
+    name: str, kernel: tuple[int, ...], attributes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InvalidShapeError, match=message):
+        IMPL[name](weights(1, 2, 5), weights(*kernel), **attributes)
 
 
 KERNEL = {"kernel_type": "LINEAR", "kernel_params": [0.0, 0.0, 3.0]}
@@ -136,11 +222,11 @@ def test_models_of_machine_learning_agree_with_onnxruntime(
     x = np.round(signed(6, 4) * 2).astype(np.float32)
     n_outputs = ops.get(ML + name).signature().n_outputs
     outputs = [f"y{i}" for i in range(n_outputs)]
-    node = helper.make_node(name, ["x"], outputs, domain="ai.onnx.ml", **attributes)
+    item = helper.make_node(name, ["x"], outputs, domain="ai.onnx.ml", **attributes)
     kinds = [TensorProto.INT64, TensorProto.FLOAT][-n_outputs:]
     infos = [helper.make_tensor_value_info(o, k, None) for o, k in zip(outputs, kinds, strict=True)]
     source = helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 4])
-    graph = helper.make_graph([node], "model", [source], infos)
+    graph = helper.make_graph([item], "model", [source], infos)
     imports = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
     model = helper.make_model(graph, opset_imports=imports, ir_version=8)
     session = onnxruntime.InferenceSession(model.SerializeToString())

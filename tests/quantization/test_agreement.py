@@ -77,11 +77,12 @@ def test_inputs_outside_of_calibration_and_overflows_are_counted(module: Quantiz
     wild = 5 * X
     limits = module.input_quantizers[0]
     table = module.agreement(wild)
-    assert limits.rmin is not None
-    assert limits.rmax is not None
-    outside = np.count_nonzero((wild < limits.rmin) | (wild > limits.rmax))
+    low, high = (limits.dequant(end) for end in limits.integer_limits)
+    half = float(limits.scale) / 2
+    outside = np.count_nonzero((wild < low - half) | (wild > high + half))
     assert table.outside_calibration == outside > 0
     assert module.overflow_count == counted, "only forward counts on the module"
+    assert module.clipped_count == 0
 
 
 def test_single_outputs_are_measured_by_r2() -> None:

@@ -8,6 +8,7 @@ import pytest
 from onnx import TensorProto
 
 from cipherlearn.errors import (
+    CalibrationWarning,
     CipherlearnError,
     InvalidParameterError,
     InvalidShapeError,
@@ -15,7 +16,13 @@ from cipherlearn.errors import (
     ModelError,
 )
 from cipherlearn.onnx import Graph
-from cipherlearn.quantization.calibration import check_calibration_data, check_real_arrays
+from cipherlearn.quantization import QuantizedArray
+from cipherlearn.quantization.calibration import (
+    check_calibration_data,
+    check_real_arrays,
+    clipped_by,
+    report_clipped,
+)
 from tests.onnx_models import make_model, node
 
 GOOD = np.ones((3, 4), dtype=np.float32)
@@ -86,3 +93,27 @@ def test_arrays_of_one_row_and_of_none_can_be_evaluated() -> None:
     for rows in (0, 1):
         (found,) = check_real_arrays(["x"], [GOOD[:rows]])
         assert found.shape == (rows, 4)
+
+
+def test_values_outside_of_a_quantizer_are_counted_in_ranges() -> None:
+    quantizer = QuantizedArray(2, np.array([0.0, 3.0])).quantizer
+    values = np.array([-3.0, -0.6, -0.4, 1.0, 3.4, 3.6, 9.0])
+    expected = [1.0, 0.2, 0.0, 0.0, 0.0, 0.2, 2.0]
+    np.testing.assert_allclose(clipped_by(values, quantizer), expected)
+
+
+@pytest.mark.parametrize(
+    ("far", "count", "told"), [(0.0, 0, False), (3.2, 2, False), (3.7, 2, True), (40.0, 1, True)]
+)
+def test_a_warning_is_given_where_more_than_a_trace_is_clipped(
+    far: float, count: int, told: bool
+) -> None:
+    quantizer = QuantizedArray(6, np.linspace(0.0, 3.0, 64)).quantizer
+    values = np.linspace(0.0, 3.0, 150)
+    values[:count] = far
+    if told:
+        with pytest.warns(CalibrationWarning, match=r"of 150 values of 'x'.* 0 to 3"):
+            found = report_clipped(["x"], [values], [quantizer])
+    else:
+        found = report_clipped(["x"], [values], [quantizer])
+    assert found == count

@@ -11,6 +11,7 @@ from cipherlearn.circuit.ir import Assume
 from cipherlearn.circuit.serialize import encode
 from cipherlearn.engines import DEFAULT_P_ERROR
 from cipherlearn.errors import (
+    CalibrationWarning,
     CipherlearnError,
     FormatError,
     InvalidParameterError,
@@ -386,3 +387,13 @@ def test_a_probability_may_be_any_number(dense: QuantizedModule) -> None:
     dense.compile(engine="clear", p_error=np.float32(0.25))
     assert dense.fhe_circuit is not None
     assert dense.fhe_circuit.p_error == 0.25
+
+
+def test_inputs_far_outside_of_calibration_are_counted_and_told() -> None:
+    model = make_model([node("Relu", ["x"], "y")], {"x": ["N", 4]}, ["y"])
+    module = quantize(model, X)
+    module.forward(X)
+    assert module.clipped_count == 0
+    with pytest.warns(CalibrationWarning, match="inputs lie far outside of the calibration data"):
+        module.forward(np.full((2, 4), 1e3, dtype=np.float32))
+    assert module.clipped_count == 8

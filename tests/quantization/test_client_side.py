@@ -37,6 +37,30 @@ ENDS: dict[str, tuple[Nodes, int]] = {
         [node("Softmax", ["h"], "s", axis=-1), node("MatMul", ["s", "w2"], "y")],
         0,
     ),
+    "softmax, then its share of the sum": (
+        [
+            node("Softmax", ["h"], "s", axis=-1),
+            node("Abs", ["s"], "a"),
+            node("ReduceSum", ["a", "axes"], "t"),
+            node("Div", ["s", "t"], "y"),
+        ],
+        4,
+    ),
+    "softmax, then a normalizer": (
+        [
+            node("Softmax", ["h"], "s", axis=-1),
+            node("Normalizer", ["s"], "y", domain="ai.onnx.ml", norm="L1"),
+        ],
+        2,
+    ),
+    "a norm": ([node("LpNormalization", ["h"], "y", axis=-1)], 1),
+    "softmax, then weights in attributes": (
+        [
+            node("Softmax", ["h"], "s", axis=-1),
+            node("LinearRegressor", ["s"], "y", domain="ai.onnx.ml", coefficients=[0.5] * 5),
+        ],
+        0,
+    ),
     "the largest of the functions": (
         [node("Relu", ["h"], "r"), node("ArgMax", ["r"], "y", axis=1, keepdims=0)],
         1,
@@ -47,7 +71,8 @@ ENDS: dict[str, tuple[Nodes, int]] = {
 @pytest.mark.parametrize("name", ENDS)
 def test_body_and_tail_together_are_the_model(name: str) -> None:
     nodes, count = ENDS[name]
-    model = graph([FIRST, *nodes], w=W, b=B, w2=W2, half=np.float32(0.5))
+    constants = {"half": np.float32(0.5), "axes": np.array([1])}
+    model = graph([FIRST, *nodes], w=W, b=B, w2=W2, **constants)
     whole = Graph.from_model(model)
     body, tail = split_tail(whole)
     assert (0 if tail is None else len(tail.nodes)) == count

@@ -6,7 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cipherlearn.quantization import QuantizationOptions, QuantizedArray
-from cipherlearn.quantization.grid import LEAST_OBSERVED, grid_quantizer, observed_range
+from cipherlearn.quantization.grid import (
+    LEAST_OBSERVED,
+    channel_grids,
+    grid_quantizer,
+    observed_range,
+    on_grids,
+)
 
 
 @given(
@@ -46,9 +52,25 @@ def test_too_many_levels_for_the_width_are_no_grid() -> None:
     unsigned = np.arange(16) * 0.5
     assert grid_quantizer(unsigned, 4) is not None
     assert grid_quantizer(unsigned, 3) is None
-    assert grid_quantizer(unsigned - 0.5, 4) is None, "signed integers of 4 bits end at 7"
+    shifted = grid_quantizer(unsigned - 0.5, 4)
+    assert shifted is not None
+    assert shifted.zero_point == -7, "signed integers of 4 bits end at 7"
+    np.testing.assert_array_equal(shifted.dequant(shifted.quant(unsigned - 0.5)), unsigned - 0.5)
     assert grid_quantizer(np.arange(-8, 8) * 0.5, 4) is not None
     assert grid_quantizer(np.arange(-8, 9) * 0.5, 4) is None
+
+
+def test_channels_have_steps_of_their_own() -> None:
+    steps = np.array([0.1, 0.25, 3.0])
+    weights = np.random.default_rng(0).integers(-8, 8, (3, 30)) * steps[:, None]
+    assert grid_quantizer(weights, 4) is None
+    found = channel_grids(weights, 4)
+    assert found is not None
+    np.testing.assert_allclose(found, steps)
+    quantizer = on_grids(weights, 4, found[:, None])
+    np.testing.assert_allclose(quantizer.dequant(quantizer.quant(weights)), weights)
+    assert channel_grids(weights, 3) is None
+    assert channel_grids(np.random.default_rng(0).normal(size=(3, 30)), 8) is None
 
 
 def test_real_values_are_no_grid() -> None:

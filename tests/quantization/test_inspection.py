@@ -21,11 +21,16 @@ from cipherlearn.quantization import (
     QuantizedModule,
 )
 from cipherlearn.quantization.calibration import as_tuple
-from cipherlearn.quantization.inspection import HeldIntegers, Trace, TracedTensor
+from cipherlearn.quantization.inspection import (
+    HeldIntegers,
+    Trace,
+    TracedTensor,
+    ranges_of_layers,
+)
 from cipherlearn.torch import NumpyModule
 from tests.onnx_models import make_model, node, perceptron, weights
 from tests.quantization.models import DEEP, DENSE, IMAGE, rounded_perceptron
-from tests.quantization.quantize import normal, quantize
+from tests.quantization.quantize import float_outputs, normal, quantize, r2
 
 X = normal(60, 4)
 ROWS = X[:20]
@@ -194,12 +199,34 @@ def test_a_module_that_cannot_be_compiled_can_be_traced() -> None:
     module = quantize(wide, 100 * normal(400, 4), n_bits=16)
     with pytest.raises(LookupWidthError, match="Relu_1 needs a table look-up on"):
         _ = module.circuit
+    for mode in ("simulate", "execute"):
+        with pytest.raises(LookupWidthError, match="Relu_1 needs a table look-up on"):
+            module.forward(ROWS, fhe=mode)
+    assert r2(module.forward(100 * ROWS), float_outputs(module, 100 * ROWS)[0]) > 0.999
+    report = module.bitwidth_and_range_report()
+    assert report["first"]["bitwidth"] > 16
+    assert report["first"]["range"][0] == 0
+    assert report["Relu_1"] == {"range": (0, 2**16 - 1), "bitwidth": 16}
     trace = module.trace(ROWS)
     assert all(tensor.held is None for tensor in trace)
     bits = trace["first"].bitwidth
     assert bits is not None
     assert bits > 16, "the width says what is wrong"
     assert "first" in str(trace)
+
+
+def test_a_trace_of_no_rows_has_no_ranges(module: QuantizedModule) -> None:
+    assert "nan" not in str(module.trace(ROWS[:0]))
+
+
+def test_layers_looked_at_on_their_own_have_the_ranges_of_the_circuit(
+    module: QuantizedModule,
+) -> None:
+    found = ranges_of_layers(module, module._values)
+    known = module.bitwidth_and_range_report()
+    assert set(found) == set(known)
+    for name in ("first", "Gemm_2"):
+        assert found[name] == known[name]
 
 
 def test_nodes_that_compute_several_tensors_are_asked_by_tensor() -> None:

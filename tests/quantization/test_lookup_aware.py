@@ -171,13 +171,18 @@ def test_constant_features_and_zero_weights() -> None:
     assert r2(module, x) > 0.97
 
 
-@pytest.mark.slow
-def test_encrypted_results_are_those_of_the_clear(digits: Any) -> None:
-    module = quantized(digits.net, digits.calibration, rounding=4)
+@pytest.mark.parametrize("rounding", [APPROXIMATE, None])
+def test_encrypted_results_are_those_of_the_clear(rounding: Any) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3))
+    x = normal(100, 6)
+    bits = {"op_inputs": 2, "op_weights": 2, "model_inputs": 2} if rounding is None else 3
+    module = quantized(net, x, n_bits=bits, rounding=rounding)
     module.compile()
-    module.fhe_circuit.keygen()
-    rows = digits.x_test[:2]
-    np.testing.assert_array_equal(module.forward(rows, fhe="execute"), module.forward(rows))
+    agreement = module.agreement(x[:8], n_fhe=8)
+    assert agreement["FHE"].wrong == 0
+    if rounding is None:
+        assert agreement["FHE"].mismatches == 0
 
 
 def test_same_data_same_integers(digits: Any) -> None:

@@ -251,3 +251,17 @@ def test_an_operator_that_mixes_values_without_an_integer_form_is_refused() -> N
         pytest.raises(InvalidTypeError, match=r"'mine'.*override integer_compute or q_impl"),
     ):
         quantize(own("Pairs"), X)
+
+
+@pytest.mark.parametrize("op", ["Max", "Min"])
+@pytest.mark.parametrize("operands", [["x", "z", "w"], ["w", "x", "z"], ["x", "z", "zero"]])
+def test_an_extremum_of_two_encrypted_values_and_a_constant(op: str, operands: list[str]) -> None:
+    constants = {"w": weights(4), "zero": np.float32(0)}
+    model = make_model(
+        [node(op, operands, "y")],
+        {"x": ["N", 4], "z": ["N", 4]},
+        ["y"],
+        {name: value for name, value in constants.items() if name in operands},
+    )
+    data = normal(80, 4), normal(80, 4, seed=1)
+    check(quantize(model, *data), *data)

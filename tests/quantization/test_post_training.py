@@ -255,3 +255,35 @@ def test_sums_of_trained_layers_share_a_step() -> None:
     )
     module = imported(model, {"model_inputs": 8, "op_inputs": 7, "op_weights": 3})
     check(module, X, score=0.97)
+
+
+def test_grids_with_a_zero_point_and_one_step_a_channel_are_taken_over() -> None:
+    kernel = np.random.default_rng(0).integers(-127, 128, (3, 4)).astype(np.int8)
+    model = make_model(
+        [
+            node("QuantizeLinear", ["x", "s", "z"], "i"),
+            node("DequantizeLinear", ["i", "s", "z"], "x_q"),
+            node("DequantizeLinear", ["kernel", "ks", "kz"], "w", axis=0),
+            node("Gemm", ["x_q", "w", "b"], "y", transB=1),
+        ],
+        {"x": ["N", 4]},
+        ["y"],
+        {
+            "s": np.float32(0.03),
+            "z": np.uint8(70),
+            "kernel": kernel,
+            "ks": np.array([0.02, 0.03, 0.01], dtype=np.float32),
+            "kz": np.zeros(3, dtype=np.int8),
+            "b": weights(3),
+        },
+    )
+    data = 4 * normal(400, 4)
+    assert data.min() < -70 * 0.03
+    assert data.max() > 185 * 0.03
+    module = PostTrainingQATImporter(8, NumpyModule(model)).quantize_module(data)
+    check(module, data)
+    _, op = module.quant_layers_dict["y"]
+    np.testing.assert_array_equal(op.constant_inputs[1].qvalues, kernel)
+    operand = op._operand_quantizers[0]
+    assert operand.scale == pytest.approx(0.03)
+    assert operand.zero_point == 70 - 128

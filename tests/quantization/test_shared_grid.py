@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cipherlearn.quantization import QuantizationOptions, QuantizedArray
 from cipherlearn.quantization.grid import observed_range
 from cipherlearn.quantization.shared_grid import CommonGrid, CommonScale
+from tests.quantization.quantize import normal
 
 OPTIONS = QuantizationOptions(6, is_signed=True)
 
@@ -47,8 +49,36 @@ def test_a_sum_keeps_the_grid_of_an_operand_that_is_integers_already() -> None:
         6, held.qvalues, False, options=OPTIONS, stats=held.quantizer, params=held.quantizer
     )
     common = CommonScale.of({0: held, 1: reals(1, 0.5)}, [], OPTIONS, ())
-    assert common.kept == {0}
+    assert common.kept == {0: 1}
     assert common.quantize(held, 0) is held
+
+
+def on_grid(values: np.ndarray, n_bits: int) -> QuantizedArray:
+    made = QuantizedArray(n_bits, values, is_signed=bool((values < 0).any()))
+    q = made.quantizer
+    return QuantizedArray(n_bits, made.qvalues, False, options=q, stats=q, params=q)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.3, 5.0, -5.0])
+def test_an_operand_that_is_always_the_same_does_not_set_the_scale(value: float) -> None:
+    operands = {0: on_grid(np.full((40, 3), value), 6), 1: reals(1, 0.1)}
+    common = CommonScale.of(operands, [], OPTIONS, ())
+    assert common.scale <= np.ptp(operands[1].values) / 63 * 1.01
+    found = common.quantize(operands[0], 0).dequant()
+    assert np.abs(found - value).max() <= common.scale / 2
+
+
+def test_a_coarse_grid_is_divided_for_the_operands_that_it_is_added_to() -> None:
+    held = on_grid(normal(40, 3).astype(np.float64), 2)
+    fine = reals(1, 0.3)
+    common = CommonScale.of({0: held, 1: fine}, [], OPTIONS, ())
+    assert common.kept == {0: 21}
+    np.testing.assert_allclose(common.quantize(held, 0).dequant(), held.values)
+    assert (
+        np.abs(common.quantize(fine, 1).dequant() - fine.values).max() <= np.ptp(held.values) / 63
+    )
+    # On one grid already: exact as it is.
+    assert CommonScale.of({0: held, 1: held}, [], OPTIONS, ()).kept == {0: 1, 1: 1}
 
 
 def test_sums_of_whole_numbers_are_exact() -> None:

@@ -383,6 +383,21 @@ def test_constants_that_are_no_numbers_are_refused(name: str, value: float) -> N
         quantize(model, X)
 
 
+@pytest.mark.parametrize("op", ["Sum", "Max"])
+def test_infinite_constants_of_sums_are_named(op: str) -> None:
+    nodes = [
+        node("MatMul", ["x", "w"], "h"),
+        node("MatMul", ["x", "v"], "k"),
+        node("Concat", ["h", "k"], "both", axis=1),
+        node("Concat", ["k", "h"], "other", axis=1),
+        node(op, ["both", "other", "bound"], "s"),
+        node("Tanh", ["s"], "y"),
+    ]
+    bound = np.array([np.inf] * 10, dtype=np.float32)
+    with pytest.raises(ModelError, match="the constant 'bound' holds values that are NaN or inf"):
+        quantize(graph(nodes, w=W, v=V, bound=bound), X)
+
+
 def test_infinite_constants_of_functions_are_legal() -> None:
     model = graph(
         [node("Clip", ["x", "low", "high"], "y")],
@@ -450,3 +465,25 @@ def test_a_real_constant_in_a_sum_of_whole_numbers_is_not_rounded_to_one() -> No
     module = quantize(graph(nodes, order=ORDER, quarter=np.float32(0.25)), WHOLE)
     check(module, WHOLE, score=0.999)
     assert np.abs(module.forward(WHOLE) - (WHOLE + WHOLE[:, ORDER] + 0.25)).max() < 0.2
+
+
+def test_probabilities_of_a_classifier_are_normalized_by_the_client() -> None:
+    nodes = [
+        node(
+            "LinearClassifier",
+            ["x"],
+            ["label", "p"],
+            domain="ai.onnx.ml",
+            coefficients=W.T.ravel().tolist(),
+            intercepts=B.tolist(),
+            classlabels_ints=list(range(5)),
+            post_transform="SOFTMAX",
+        ),
+        node("Normalizer", ["p"], "y", domain="ai.onnx.ml", norm="L1"),
+    ]
+    model = make_model(nodes, {"x": ["N", 4]}, ["y"], domains=["ai.onnx.ml"])
+    module = quantize(model, X)
+    expect_lookups(module, 0)
+    assert module.tail is not None
+    assert [item.op for item in module.tail.nodes][-1] == "ai.onnx.ml.Normalizer"
+    check(module, X)

@@ -104,6 +104,12 @@ class CompileOptions:
                 f"unknown device {self.device!r}; one of {', '.join(DEVICES)}"
             )
 
+    def p_error_of(self, lookups: int) -> float:
+        """Error probability of one of so many look-ups."""
+        if self.p_error is not None:
+            return self.p_error
+        return 1.0 - (1.0 - (self.global_p_error or 0.0)) ** (1.0 / max(1, lookups))
+
     @classmethod
     def of(
         cls, p_error: float | None = None, global_p_error: float | None = None, **others: Any

@@ -12,6 +12,11 @@ _CONTROL: Final = (
     "write the steps out for a fixed number of them; choose between values with Where, not with"
     " branches"
 )
+_BRANCH: Final = (
+    "its condition depends on an input of the model, which is encrypted; only a constant condition"
+    " can be decided on. Compute both branches, and choose between their results with Where"
+    " (torch.where)"
+)
 _DATA_DEPENDENT: Final = (
     "the shape of its result depends on encrypted values: return what it reads, and select after"
     " decryption"
@@ -27,7 +32,8 @@ _REGIONS: Final = "do it before encryption, on the client"
 
 _GROUPS: Final[dict[str, tuple[str, ...]]] = {
     _RECURRENT: ("GRU", "LSTM", "RNN"),
-    _CONTROL: ("If", "Loop", "Scan", "SequenceMap"),
+    _BRANCH: ("If",),
+    _CONTROL: ("Loop", "Scan", "SequenceMap"),
     _DATA_DEPENDENT: ("NonMaxSuppression", "NonZero", "Unique"),
     _RANDOM: (
         "Bernoulli",
@@ -68,7 +74,8 @@ _ALTERNATIVES: Final[dict[str, str]] = {
     " attn_implementation='eager')",
     "LRN": "replace it by batch normalization and train again",
     "MaxUnpool": "use Resize or ConvTranspose",
-    "TopK": "return all scores and sort after decryption; ArgMax at the end of a model is computed"
+    "TopK": "torch.sort, torch.argsort and torch.topk are written with it: return all scores and"
+    " sort after decryption; ArgMax at the end of a model is computed"
     " by the client, and ReduceMax gives the largest value",
     "Upsample": "convert the model to operator set 10 or newer, where it is Resize",
     "ai.onnx.ml.TreeEnsembleClassifier": "convert trees with hummingbird-ml (strategy GEMM)",

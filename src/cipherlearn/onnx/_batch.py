@@ -17,6 +17,7 @@ from onnx import numpy_helper
 from cipherlearn.errors import CipherlearnError
 from cipherlearn.onnx import _edit
 from cipherlearn.onnx._batch_axis import misplaced, with_batch_first
+from cipherlearn.onnx._gather import gather_from_every_row
 from cipherlearn.onnx.graph import Array, Graph, element_dtype, tensor_shapes
 from cipherlearn.onnx.interpreter import execute
 from cipherlearn.onnx.runtime import OnnxRuntimeModel
@@ -50,7 +51,7 @@ def free_batch(model: onnx.ModelProto, clean: Clean) -> onnx.ModelProto:
     if sizes is None:
         return model
     size = max(sizes)
-    model = _with_free_resizes(model)
+    model = _with_free_rows(model)
     static = _specialised(model, size or 1, clean)
     try:
         rows = Rows(static, size or 1)
@@ -124,12 +125,13 @@ def _specialised(model: onnx.ModelProto, size: int, clean: Clean) -> onnx.ModelP
     return static
 
 
-def _with_free_resizes(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Copy of a model in which no Resize makes one row of an open number of them.
+def _with_free_rows(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Copy of a model in which no Resize or GatherElements makes one row of any number of them.
 
     That is what tracing with one row leaves behind; it fails at no batch size, but takes one row.
     """
     free = _copy(model)
+    gather_from_every_row(free)
     shapes = tensor_shapes(model)
     opset = get_onnx_opset_version(model)
     for node in free.graph.node:

@@ -14,6 +14,7 @@ from onnx.external_data_helper import load_external_data_for_tensor, uses_extern
 
 from cipherlearn.errors import InvalidTypeError, ModelError, ModelFormatError
 from cipherlearn.onnx._edit import inner_graphs
+from cipherlearn.onnx._hardmax import with_flat_hardmax
 from cipherlearn.onnx.support import refuse_unknown_operators
 from cipherlearn.onnx.version import get_onnx_opset_version
 from cipherlearn.ops import NEWEST_OPSET, OLDEST_OPSET
@@ -258,7 +259,7 @@ def _convert_old(model: onnx.ModelProto, where: str) -> onnx.ModelProto:
     if opset >= OLDEST_OPSET:
         return model
     try:
-        return version_converter.convert_version(model, OLDEST_OPSET)
+        return version_converter.convert_version(with_flat_hardmax(model), OLDEST_OPSET)
     except Exception as error:
         # The converter raises whatever its native code meets.
         raise ModelError(

@@ -6,14 +6,18 @@ those that lose precision, overflow or refuse legal inputs; each says which.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 from onnx.reference.ops.op_dequantize_linear import _CommonDequantizeLinear
+from onnx.reference.ops.op_resize import Resize as ReferenceResize
 
 from cipherlearn.ops import _ml_kernels, _window_kernels
+
+# Modes of Resize in which the corners of a region stay in place.
+_BETWEEN_CORNERS: Final = ("align_corners", "tf_crop_and_resize")
 
 
 class Erf(OpRun):
@@ -132,6 +136,37 @@ class MeanVarianceNormalization(OpRun):
         return (((x - mean) / (np.sqrt(variance) + 1e-9)).astype(x.dtype),)
 
 
+class Resize(ReferenceResize):
+    """Images of another size; the reference one mistakes sizes that are not whole for the result's.
+
+    The result has whole sizes: those, not the products of extents and scales, tell how far its
+    elements are apart where corners stay in place. And scales are float32 numbers, the product of
+    which with an extent may be a whole number that it is not in double precision.
+    """
+
+    def _run(  # type: ignore[override]
+        self,
+        x: np.ndarray,
+        roi: np.ndarray | None = None,
+        scales: np.ndarray | None = None,
+        sizes: np.ndarray | None = None,
+        *,
+        axes: list[int] | None = None,
+        **attributes: Any,
+    ) -> tuple[np.ndarray]:
+        if scales is not None and scales.size:
+            extents = np.array([x.shape[axis] for axis in (axes or range(x.ndim))])
+            given = scales.astype(np.float64)
+            target = (scales.astype(np.float32) * extents.astype(np.float32)).astype(np.int64)
+            whole = target / np.maximum(extents, 1)
+            whole = np.where(whole * extents < target, np.nextafter(whole, np.inf), whole)
+            aligned = attributes["coordinate_transformation_mode"] in _BETWEEN_CORNERS
+            fits = (given * extents).astype(np.int64) == target
+            scales = whole if aligned else np.where(fits, given, whole)
+        (result,) = super()._run(x, roi, scales, sizes, axes=axes, **attributes)
+        return (result,)
+
+
 class DequantizeLinear(_CommonDequantizeLinear):
     """Numbers of quantized ones; there is a reference one from operator set 19 on only."""
 
@@ -147,6 +182,7 @@ KERNELS: tuple[type[OpRun], ...] = (
     Pad,
     OneHot,
     MeanVarianceNormalization,
+    Resize,
     DequantizeLinear,
     *_ml_kernels.KERNELS,
     *_window_kernels.KERNELS,

@@ -54,9 +54,11 @@ def _transposed_axes(
         begin, end = pads[axis], pads[space + axis]
         if shape or mode.startswith("SAME"):
             wanted = int(shape[axis]) if shape else extent * strides[axis]
-            half = (full - wanted) // 2
-            begin = half if mode == "SAME_UPPER" else full - wanted - half
-            end = full - wanted - begin
+            # Nothing is padded where less is computed than wanted. As in shape inference and
+            # runtimes, only a shape that is asked for gets zeros, and gets them at the end.
+            total = max(0, full - wanted)
+            begin = total // 2 if mode == "SAME_UPPER" else total - total // 2
+            end = total - begin + (min(0, full - wanted) if shape else 0)
         elif mode == "VALID":
             begin = end = 0
         spread = (extent - 1) * strides[axis] + 1

@@ -66,9 +66,13 @@ def _multiply(operands: Sequence[Any], attributes: Mapping[str, Any]) -> Affine:
 
 
 def _extremum(function: Any) -> Any:
+    def of_two(left: Any, right: Any) -> Any:
+        # With a constant, it is a table in a circuit, whose entries are integers again.
+        return function(left, right).astype(np.int64)
+
     def compute(operands: Sequence[Any], attributes: Mapping[str, Any]) -> Affine:
         del attributes
-        integers = pairwise(function, [part.integers for part in operands])
+        integers = pairwise(of_two, [part.integers for part in operands])
         return replace(operands[0], integers=integers, constant=False)
 
     return compute

@@ -111,7 +111,9 @@ def _one_hot(composer: Composer, operands: Operands, attributes: Attributes) -> 
 
 
 register("ai.onnx.ml.Scaler", kind=Kind.MIXING, expand=_scaler)
-register("ai.onnx.ml.Normalizer", kind=Kind.MIXING, check=_check_norm, expand=_normalizer)
+register(
+    "ai.onnx.ml.Normalizer", kind=Kind.MIXING, check=_check_norm, expand=_normalizer, client=True
+)
 register("ai.onnx.ml.Imputer", kind=Kind.MIXING, expand=_imputer)
 register("ai.onnx.ml.FeatureVectorizer", kind=Kind.MIXING, expand=_vectorizer)
 register("ai.onnx.ml.ArrayFeatureExtractor", kind=Kind.MOVEMENT, raw_inputs={1})

@@ -20,6 +20,7 @@ from cipherlearn.quantization.lookup_aware import PostTrainingLookupQuantization
 from cipherlearn.quantization.mixing import QuantizedMixingOp
 from cipherlearn.quantization.n_bits import (
     DEFAULT_MODEL_BITS,
+    LayerBits,
     Rounding,
     get_n_bits_dict,
     process_rounding_threshold_bits,
@@ -37,6 +38,7 @@ from cipherlearn.quantization.quantizers import (
     UniformQuantizationParameters,
     UniformQuantizer,
 )
+from cipherlearn.quantization.search import SearchResult, search_bits
 from cipherlearn.quantization.torch_quantizer import TorchUniformQuantizer
 
 __all__ = [
@@ -44,6 +46,7 @@ __all__ = [
     "DEFAULT_MODEL_BITS",
     "ONNX_OPS_TO_QUANTIZED_IMPL",
     "Affine",
+    "LayerBits",
     "MinMaxQuantizationStats",
     "ONNXConverter",
     "PostTrainingAffineQuantization",
@@ -55,6 +58,7 @@ __all__ = [
     "QuantizedModule",
     "QuantizedOp",
     "Rounding",
+    "SearchResult",
     "TorchUniformQuantizer",
     "Trace",
     "TracedTensor",
@@ -63,6 +67,7 @@ __all__ = [
     "get_n_bits_dict",
     "process_rounding_threshold_bits",
     "quantized_ops",
+    "search_bits",
 ]
 
 

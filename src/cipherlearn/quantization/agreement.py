@@ -12,7 +12,12 @@ from cipherlearn.circuit import allowed_results, simulate
 from cipherlearn.engines import DEFAULT_P_ERROR
 from cipherlearn.engines.execution import run_circuit
 from cipherlearn.errors import InvalidParameterError, InvalidShapeError, InvalidTypeError
-from cipherlearn.quantization.calibration import as_array, as_tuple, check_real_arrays
+from cipherlearn.quantization.calibration import (
+    as_array,
+    as_tuple,
+    check_real_arrays,
+    clipped_by,
+)
 
 if TYPE_CHECKING:
     from cipherlearn.quantization.quantized_module import QuantizedModule
@@ -59,7 +64,8 @@ class Agreement:
     overflows : int
         Values that left the range observed in calibration.
     outside_calibration : int
-        Input values outside of the range of the calibration data (clipped to it).
+        Input values outside of the range of the calibration data by more than half a step (clipped
+        to it).
     """
 
     rows: tuple[AgreementRow, ...]
@@ -138,11 +144,8 @@ def measure_agreement(
         table.add_integers(
             "FHE", executed.outputs, exact.outputs, allowed_results(module.circuit, *first)
         )
-    outside = sum(
-        int(np.count_nonzero((a < q.rmin) | (a > q.rmax)))
-        for a, q in zip(arrays, module.input_quantizers, strict=True)
-        if q.rmin is not None and q.rmax is not None
-    )
+    pairs = zip(arrays, module.input_quantizers, strict=True)
+    outside = sum(int(np.count_nonzero(clipped_by(array, q))) for array, q in pairs)
     return Agreement(tuple(table.rows), table.measure, exact.overflow_count, outside)
 
 

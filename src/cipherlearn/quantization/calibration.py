@@ -8,12 +8,20 @@ from typing import Any
 import numpy as np
 
 from cipherlearn.errors import (
+    CalibrationWarning,
     InvalidParameterError,
     InvalidShapeError,
     InvalidTypeError,
     ModelError,
+    warn,
 )
 from cipherlearn.onnx import Graph, check_inputs
+from cipherlearn.quantization.quantizers import UniformQuantizer
+
+#: Values that lie this part of the range outside of it are not expected any more ...
+FAR_OUTSIDE = 0.1
+#: ... and neither are more of them than this share of all values.
+MOST_FAR_OUTSIDE = 0.01
 
 
 def check_calibration_data(graph: Graph, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -81,6 +89,64 @@ def check_real_arrays(
         rows = {name: array.shape[0] for name, array in zip(names, result, strict=True)}
         raise InvalidShapeError(f"all inputs need the same number of rows, not {rows}")
     return result
+
+
+def clipped_by(values: np.ndarray, quantizer: UniformQuantizer) -> np.ndarray:
+    """How far outside of the range of a quantizer values lie, in ranges; 0 up to half a step.
+
+    Parameters
+    ----------
+    values : numpy.ndarray of float
+    quantizer : UniformQuantizer
+    """
+    low, high = quantizer.integer_limits
+    steps = values / quantizer.scale + quantizer.zero_point
+    beyond = np.maximum(low - steps, steps - high)
+    return np.where(beyond > 0.5, beyond / (high - low), 0.0)
+
+
+def report_clipped(
+    names: Sequence[str], arrays: Sequence[np.ndarray], quantizers: Sequence[UniformQuantizer]
+) -> int:
+    """Count the values that quantization clips, and warn if they are more than a trace.
+
+    Some values a little outside of the calibration data are usual. There is a warning where more
+    than `MOST_FAR_OUTSIDE` of the values of an input lie more than `FAR_OUTSIDE` of its range
+    outside, or any of them by more than a whole range.
+
+    Parameters
+    ----------
+    names : sequence of str
+    arrays : sequence of numpy.ndarray
+        Real inputs.
+    quantizers : sequence of UniformQuantizer
+
+    Returns
+    -------
+    int
+        Values that are clipped.
+    """
+    count, told = 0, []
+    for name, array, quantizer in zip(names, arrays, quantizers, strict=True):
+        beyond = clipped_by(array, quantizer)
+        clipped = int(np.count_nonzero(beyond))
+        count += clipped
+        far = np.count_nonzero(beyond > FAR_OUTSIDE)
+        if far > MOST_FAR_OUTSIDE * beyond.size or beyond.max(initial=0.0) > 1.0:
+            low, high = (np.asarray(quantizer.dequant(end)) for end in quantizer.integer_limits)
+            told.append(
+                f"{clipped} of {array.size} values of {name!r}, which reach from "
+                f"{array.min():.4g} to {array.max():.4g}, are moved to the border of "
+                f"{low.min():.4g} to {high.max():.4g}"
+            )
+    if told:
+        warn(
+            f"inputs lie far outside of the calibration data: {'; '.join(told)}. Results of "
+            "these rows may be wrong. Calibrate on rows like these, or scale the inputs as the "
+            "calibration data was scaled",
+            CalibrationWarning,
+        )
+    return count
 
 
 def _whole(name: str, array: np.ndarray) -> np.ndarray:

@@ -24,7 +24,7 @@ from cipherlearn.errors import (
     OverflowWarning,
     warn,
 )
-from cipherlearn.quantization.calibration import as_tuple, check_real_arrays
+from cipherlearn.quantization.calibration import as_tuple, check_real_arrays, report_clipped
 from cipherlearn.quantization.quantizers import UniformQuantizer
 
 
@@ -38,6 +38,8 @@ class CircuitModel(ABC):
         The compiled circuit; None before `compile`.
     overflow_count : int
         Values that left the range kept for an accumulator, over all rows seen so far.
+    clipped_count : int
+        Input values that were clipped to the range of their quantizer, over all rows seen so far.
     """
 
     def __init__(self, input_names: Sequence[str], output_names: Sequence[str]) -> None:
@@ -48,6 +50,7 @@ class CircuitModel(ABC):
         self.input_shapes: tuple[tuple[int, ...], ...] = ()
         self.fhe_circuit: Program | None = None
         self.overflow_count = 0
+        self.clipped_count = 0
         self._encrypted: tuple[bool, ...] = ()
         self._circuit: Circuit | None = None
 
@@ -163,6 +166,9 @@ class CircuitModel(ABC):
         """
         mode = FheMode.of(fhe)
         integers = as_tuple(self.quantized_forward(*self._rows(x), fhe=mode))
+        names = self.ordered_module_input_names
+        reals = [array for array in self._checked_reals(x) if array is not None]
+        self.clipped_count += report_clipped(names, reals, self.input_quantizers)
         return self.post_processing(*as_tuple(self.dequantize_output(*integers)))
 
     def quantized_forward(self, *q_x: np.ndarray, fhe: str | FheMode = "disable") -> Any:
@@ -190,7 +196,7 @@ class CircuitModel(ABC):
             raise InvalidShapeError(
                 f"{len(q_x)} arrays were given; the model takes {len(names)} ({', '.join(names)})"
             )
-        samples = []
+        arrays = []
         for name, array, shape in zip(names, map(np.asarray, q_x), self.input_shapes, strict=True):
             if array.dtype.kind != "i":
                 raise InvalidTypeError(
@@ -202,11 +208,16 @@ class CircuitModel(ABC):
                     f"the input {name!r} has shape {array.shape}; it must be (rows, "
                     f"{', '.join(map(str, shape[1:]))})"
                 )
-            samples.append(array[:, None])
-        evaluation = run_circuit(self.circuit, self.fhe_circuit, *samples, fhe=fhe)
-        self._report_overflows(evaluation, len(samples[0]))
+            arrays.append(array)
+        evaluation = self._evaluated(arrays, FheMode.of(fhe))
+        self._report_overflows(evaluation, len(arrays[0]))
         outputs = tuple(_without_sample_axis(output) for output in evaluation.outputs)
         return outputs if len(outputs) > 1 else outputs[0]
+
+    def _evaluated(self, q_x: Sequence[np.ndarray], mode: FheMode) -> Evaluation:
+        """Results of the circuit on checked integers."""
+        samples = (array[:, None] for array in q_x)
+        return run_circuit(self.circuit, self.fhe_circuit, *samples, fhe=mode)
 
     def _report_overflows(self, evaluation: Evaluation, rows: int) -> None:
         count = evaluation.overflow_count
@@ -251,6 +262,12 @@ class CircuitModel(ABC):
         InvalidTypeError, InvalidParameterError
             If an array does not hold floating-point values, or holds NaN or infinity.
         """
+        pairs = zip(self.input_quantizers, self._checked_reals(x), strict=True)
+        result = tuple(None if value is None else q.quant(value, dtype) for q, value in pairs)
+        return result if len(result) > 1 else result[0]
+
+    def _checked_reals(self, x: Sequence[Any]) -> list[np.ndarray | None]:
+        """What the client quantizes of its inputs; None for those that it does not have."""
         x = self.pre_processing(*x)
         if len(x) != len(self.input_quantizers):
             raise InvalidShapeError(
@@ -262,11 +279,7 @@ class CircuitModel(ABC):
         if not given:
             raise InvalidParameterError("at least one input must be given")
         arrays = iter(check_real_arrays(given, [value for value in x if value is not None]))
-        result = tuple(
-            None if value is None else quantizer.quant(next(arrays), dtype)
-            for quantizer, value in zip(self.input_quantizers, x, strict=True)
-        )
-        return result if len(result) > 1 else result[0]
+        return [None if value is None else next(arrays) for value in x]
 
     def dequantize_output(self, *q_y: np.ndarray) -> Any:
         """Real outputs of integer outputs: float64, or a tuple of arrays."""

@@ -7,7 +7,7 @@ with weights, which stay on the server.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,7 +26,8 @@ def split_tail(graph: Graph) -> tuple[Graph, Graph | None]:
     """Cut off what the client computes after decryption.
 
     That is an operator that the registry marks for it (`cipherlearn.ops.Op.client`) and whatever
-    follows, as long as none of it holds weights of the model: no product with constants.
+    follows, as long as none of it holds weights of the model: no product with constants (sums and
+    maxima of one value are fine).
 
     Parameters
     ----------
@@ -171,7 +172,7 @@ def _tail_nodes(graph: Graph) -> list[Node]:
             )
         ):
             reached = _reached(graph, node)
-            if all(map(_is_public, reached[1:])):
+            if all(_is_public(follower, graph.constants) for follower in reached[1:]):
                 inside.update(id(follower) for follower in reached)
     return [node for node in graph.nodes if id(node) in inside]
 
@@ -187,10 +188,15 @@ def _reached(graph: Graph, start: Node) -> list[Node]:
     return result
 
 
-def _is_public(node: Node) -> bool:
+def _is_public(node: Node, constants: Collection[str]) -> bool:
     """Whether the client may compute it: weights stay on the server."""
     op = ops.get(node.op)
-    return op.client or op.kind is not ops.Kind.MIXING
+    if op.client or op.kind is not ops.Kind.MIXING:
+        return True
+    # Sums and maxima of one value say nothing of the model; other domains hold weights in
+    # attributes.
+    read = {n for i, n in enumerate(node.inputs) if n and i not in op.raw_inputs}
+    return len(read) == 1 and read.isdisjoint(constants) and "." not in node.op
 
 
 def run_tail(tail: Graph, values: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:

@@ -62,7 +62,10 @@ def _whole_step(array: np.ndarray) -> int | None:
 
 
 def grid_quantizer(values: np.ndarray, n_bits: int) -> UniformQuantizer | None:
-    """The quantizer, with a zero-point of 0, that all values pass unchanged.
+    """The quantizer that all values pass unchanged.
+
+    Its zero-point is 0 where the integers have room for that, and else leaves as much room above
+    the values as below: which one training had cannot be seen, and does not matter.
 
     Parameters
     ----------
@@ -76,19 +79,66 @@ def grid_quantizer(values: np.ndarray, n_bits: int) -> UniformQuantizer | None:
         None if the values do not lie on one uniform grid of that width.
     """
     array = np.asarray(values, dtype=np.float64)
-    options = QuantizationOptions(n_bits, is_signed=bool((array < 0).any()), is_qat=True)
-    options.is_precomputed_qat = True
+    options = _grid_options(array, n_bits)
     lowest, highest = options.integer_range
-    scale = _step(array, max(-lowest, highest))
-    if scale is None:
-        return None
-    multiples = np.rint(array / scale)
-    if array.size and (multiples.min() < lowest or multiples.max() > highest):
-        return None
+    for reach in (max(-lowest, highest), highest - lowest):
+        scale = _step(array, reach)
+        if scale is None:
+            continue
+        multiples = np.rint(array / scale)
+        low, high = multiples.min(initial=0.0), multiples.max(initial=0.0)
+        if high - low <= highest - lowest:
+            fits = lowest <= low and high <= highest
+            zero = 0 if fits else int(lowest - low + highest - high) // 2
+            return _on_grid(array, options, scale, zero)
+    return None
+
+
+def channel_grids(channels: np.ndarray, n_bits: int) -> np.ndarray | None:
+    """The steps of uniform grids, one a channel, that all weights lie on.
+
+    Parameters
+    ----------
+    channels : numpy.ndarray of float, shape (channels, weights)
+    n_bits : int
+        Width of the integers.
+
+    Returns
+    -------
+    numpy.ndarray of shape (channels,), or None
+        None if a channel does not lie on a grid through 0 of that width.
+    """
+    lowest, highest = _grid_options(channels, n_bits).integer_range
+    steps = []
+    for weights in np.asarray(channels, dtype=np.float64):
+        step = _step(weights, max(-lowest, highest))
+        multiples = np.zeros(1) if step is None else np.rint(weights / step)
+        if step is None or multiples.min() < lowest or multiples.max() > highest:
+            return None
+        steps.append(step)
+    return np.array(steps)
+
+
+def on_grids(values: np.ndarray, n_bits: int, scale: np.ndarray) -> UniformQuantizer:
+    """The quantizer of values that lie on grids through 0 of these steps."""
+    return _on_grid(values, _grid_options(values, n_bits), scale, 0)
+
+
+def _grid_options(values: np.ndarray, n_bits: int) -> QuantizationOptions:
+    options = QuantizationOptions(n_bits, is_signed=bool((values < 0).any()), is_qat=True)
+    options.is_precomputed_qat = True
+    return options
+
+
+def _on_grid(
+    values: np.ndarray, options: QuantizationOptions, scale: float | np.ndarray, zero_point: int
+) -> UniformQuantizer:
     stats = MinMaxQuantizationStats()
-    stats.compute_quantization_stats(array)
-    offset = 2 ** (n_bits - 1) if options.is_signed else 0
-    return UniformQuantizer(options, stats, UniformQuantizationParameters(scale, 0, offset))
+    stats.compute_quantization_stats(values)
+    offset = 2 ** (options.n_bits - 1) if options.is_signed else 0
+    return UniformQuantizer(
+        options, stats, UniformQuantizationParameters(scale, zero_point, offset)
+    )
 
 
 def _step(array: np.ndarray, largest_multiple: int) -> float | None:

@@ -10,7 +10,13 @@ import numpy as np
 
 from cipherlearn.circuit import Builder, IntValue, Node, width_of
 from cipherlearn.circuit.ir import Assume, Lookup
-from cipherlearn.errors import CircuitError, InvalidParameterError, InvalidShapeError, ModelError
+from cipherlearn.errors import (
+    CircuitError,
+    InvalidParameterError,
+    InvalidShapeError,
+    ModelError,
+    NotCalibratedError,
+)
 from cipherlearn.onnx import Graph, intermediate_values
 from cipherlearn.quantization.calibration import as_array, check_real_arrays
 from cipherlearn.quantization.client_side import tail_inputs
@@ -280,6 +286,47 @@ def held_integers(module: QuantizedModule, compute: Compute) -> dict[str, HeldIn
     }
 
 
+def ranges_of_layers(module: QuantizedModule, compute: Compute) -> dict[str, dict[str, Any]]:
+    """Range and width of the integers of each layer, where no circuit can be built.
+
+    Each layer is looked at on its own, for operands that take any integer of their width.
+
+    Parameters
+    ----------
+    module : QuantizedModule
+    compute : callable
+        Computes all tensors from quantized inputs.
+
+    Returns
+    -------
+    dict
+        As `CircuitModel.bitwidth_and_range_report`.
+    """
+    values = compute(tuple(np.zeros(shape, dtype=np.int64) for shape in module.input_shapes))
+    shown, layers = integer_tensors(module, values), module.quant_layers_dict
+    ranges: dict[str, tuple[int, int]] = {}
+    for name in (known for known in layers if known in shown):
+        inputs, op = layers[name]
+        if not shown[name].quantizer.no_clipping:
+            ranges[name] = shown[name].quantizer.integer_limits
+        elif isinstance(op, QuantizedMixingOp):
+            ranges[name] = _provided_range(op, [values[source] for source in inputs])
+        else:
+            ranges[name] = ranges[inputs[0]]  # moved
+    return {
+        layers[name][1].op_instance_name: {"range": limits, "bitwidth": width_of(*limits)}
+        for name, limits in ranges.items()
+    }
+
+
+def _provided_range(op: QuantizedMixingOp, operands: list[QuantizedArray]) -> tuple[int, int]:
+    found = op.proved_integers(operands, [np.shape(one.values) for one in operands])
+    if op.plan is None or found is None:
+        raise NotCalibratedError(f"{op.op_instance_name} has no accumulator whose range is known")
+    interval = op.plan.place(found.integers).interval
+    return interval.min, interval.max
+
+
 def _checked_inputs(
     module: QuantizedModule, x: Sequence[Any]
 ) -> tuple[dict[str, np.ndarray], list[np.ndarray]]:
@@ -393,7 +440,7 @@ def _line(known: TracedTensor) -> tuple[str, ...]:
         known.operator,
         known.layer,
         "x".join(map(str, known.shape)) or "1",
-        "{:.4g} to {:.4g}".format(*known.float_range),
+        "{:.4g} to {:.4g}".format(*known.float_range) if known.float_values.size else "-",
         "-" if observed is None else f"{observed[0]} to {observed[1]}",
         kept,
         bits,

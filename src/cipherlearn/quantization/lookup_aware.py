@@ -24,6 +24,7 @@ from cipherlearn.quantization.layer_fit import (
     fit_to_range,
 )
 from cipherlearn.quantization.mixing import FittedWeights, QuantizedMixingOp
+from cipherlearn.quantization.n_bits import DEFAULT_MODEL_BITS, LayerBits, Rounding
 from cipherlearn.quantization.post_training import PostTrainingAffineQuantization
 from cipherlearn.quantization.quantized_array import QuantizedArray
 from cipherlearn.quantization.quantizers import (
@@ -78,6 +79,54 @@ class PostTrainingLookupQuantization(PostTrainingAffineQuantization):
         if bounds not in BOUNDS:
             raise InvalidParameterError(f"bounds must be one of {list(BOUNDS)}, not {bounds!r}")
         self.bounds = bounds
+        self.layers: Mapping[str, LayerBits] = {}
+
+    @classmethod
+    def of_layers(
+        cls,
+        numpy_model: Any,
+        common: LayerBits,
+        layers: Mapping[str, LayerBits],
+        input_bits: int,
+        bounds: str = "observed",
+    ) -> PostTrainingLookupQuantization:
+        """A converter with bits of their own for some layers.
+
+        Parameters
+        ----------
+        numpy_model : NumpyModule
+        common : LayerBits
+            For all other layers.
+        layers : mapping of str to LayerBits
+            By the name of the layer's node (`QuantizedModule.chosen_layers` lists them).
+        input_bits : int
+            Bits of the model's inputs.
+        bounds : {"observed", "proved"}, default="observed"
+        """
+        n_bits = {
+            "model_inputs": input_bits,
+            "op_inputs": common.inputs,
+            "op_weights": common.weights,
+            "model_outputs": max(DEFAULT_MODEL_BITS, common.inputs),
+        }
+        converter = cls(n_bits, numpy_model, common.rounding, bounds)
+        converter.layers = dict(layers)
+        return converter
+
+    def rounding_of(self, layer: str) -> Rounding | None:
+        """Rounding of a layer's accumulator."""
+        own = self.layers.get(layer)
+        return super().rounding_of(layer) if own is None else own.rounding
+
+    def input_bits_of(self, layer: str) -> int:
+        """Bits of a layer's operand."""
+        own = self.layers.get(layer)
+        return super().input_bits_of(layer) if own is None else own.inputs
+
+    def weight_bits_of(self, layer: str) -> int:
+        """Bits of a layer's weights."""
+        own = self.layers.get(layer)
+        return self.n_bits_op_weights if own is None else own.weights
 
     def choose_weights(
         self, op: QuantizedMixingOp, operands: list[QuantizedArray], target: np.ndarray
@@ -101,7 +150,8 @@ class PostTrainingLookupQuantization(PostTrainingAffineQuantization):
         if not layout.accepts(reals, op.attrs):
             return
         operand = operands[0]
-        if 0 not in op.read_elsewhere and _is_free(operand):
+        is_shared = 0 in op.read_elsewhere or op.sum_taken(operand) is not None
+        if not is_shared and _is_free(operand):
             quantizer = least_error_quantizer(
                 np.asarray(numbers(operand)), op.input_quant_opts.n_bits, layout.operand_axis
             )
@@ -121,7 +171,7 @@ class PostTrainingLookupQuantization(PostTrainingAffineQuantization):
     ) -> tuple[int | None, list[Fit]]:
         """Bits that rounding takes off, if any, and integer weights for each group."""
         rounding = op.rounding if op.feeds_lookup else None
-        bits = self.n_bits_op_weights
+        bits = self.weight_bits_of(op.op_instance_name)
         if rounding is not None and not rounding.exact and not op.follows_lookup:
             bits = max(bits, FREE_WEIGHT_BITS)
         limit = max(1, 2 ** (bits - 1) - 1)

@@ -161,7 +161,7 @@ class QuantizedMixingOp(QuantizedOp, is_utility=True):
             return
         self.plan = AccumulatorPlan.unchanged()
         found = self._observed_integers(q_inputs)
-        general = found and self._proved_integers(q_inputs, sample_shapes)
+        general = found and self.proved_integers(q_inputs, sample_shapes)
         if not found or not general or not _same_steps(found, general):
             return
         proved: Interval = general.integers.interval
@@ -295,8 +295,8 @@ class QuantizedMixingOp(QuantizedOp, is_utility=True):
             return self.joint.quantize(operand, position)
         if self.form is None or position in self._operand_quantizers:
             return super()._quantized(operand, position)
-        plain = operand.plain if isinstance(operand, Accumulator) else None
-        if plain is not None and self._takes(plain) and position not in self.form.prepare:
+        plain = self.sum_taken(operand)
+        if plain is not None and position not in self.form.prepare:
             return plain
         if position in self.form.real_inputs:
             raise EncryptedOperandError(
@@ -315,10 +315,15 @@ class QuantizedMixingOp(QuantizedOp, is_utility=True):
             stats=self._prepared_stats.get(position),
         )
 
-    def _takes(self, plain: QuantizedArray) -> bool:
-        """Whether a sum is multiplied as it is: that makes the accumulator wider."""
+    def sum_taken(self, operand: QuantizedArray) -> QuantizedArray | None:
+        """The integers of a sum that is multiplied as it is, without a look-up; None for any other.
+
+        That makes the accumulator wider, which costs little where it is rounded, or not looked up.
+        """
+        plain = operand.plain if isinstance(operand, Accumulator) else None
         width_is_free = self.rounding is not None or not self.feeds_lookup
-        return width_is_free and plain.n_bits <= self.input_quant_opts.n_bits + MOST_SUM_BITS
+        most = self.input_quant_opts.n_bits + MOST_SUM_BITS
+        return plain if plain is not None and width_is_free and plain.n_bits <= most else None
 
     def _observe_operands(self, q_inputs: Sequence[QuantizedArray]) -> None:
         """What operands need before they can be quantized: something in common, or a range."""
@@ -425,10 +430,13 @@ class QuantizedMixingOp(QuantizedOp, is_utility=True):
             self._made = None
         return made[0] if len(made) == 1 else None
 
-    def _proved_integers(
+    def proved_integers(
         self, q_inputs: Sequence[QuantizedArray], sample_shapes: Sequence[tuple[int, ...]]
     ) -> Affine | None:
-        """As `_observed_integers`, for one row whose operands take any integer of their width."""
+        """The accumulator in a circuit, of one row whose operands take any integer of their width.
+
+        None if the operator does not make one tensor.
+        """
         builder = Builder()
         shapes = iter(sample_shapes)
         operands = self.read_operands(*q_inputs)

@@ -91,6 +91,35 @@ class Rounding:
     exact: bool = True
 
 
+@dataclass(frozen=True)
+class LayerBits:
+    """Bits of one layer.
+
+    Parameters
+    ----------
+    weights, inputs : int
+        Width of its weights, and of its operand where a look-up quantizes it.
+    kept : int or None
+        Bits of its accumulator that look-ups read; None for all.
+    exact : bool, default=False
+        Whether the accumulator is rounded exactly.
+    """
+
+    weights: int
+    inputs: int
+    kept: int | None
+    exact: bool = False
+
+    @property
+    def rounding(self) -> Rounding | None:
+        """Rounding of the accumulator."""
+        return None if self.kept is None else Rounding(self.kept, self.exact)
+
+    def __str__(self) -> str:
+        kept = "all" if self.kept is None else f"{self.kept} {'exact' if self.exact else ''}"
+        return f"weights {self.weights}, inputs {self.inputs}, kept {kept.strip()}"
+
+
 def process_rounding_threshold_bits(given: Any) -> Rounding | None:
     """The rounding that a user asked for.
 

@@ -12,7 +12,12 @@ from cipherlearn.onnx import Graph
 from cipherlearn.quantization.base_quantized_op import QuantizedOp
 from cipherlearn.quantization.calibration import check_calibration_data
 from cipherlearn.quantization.client_side import split_tail
-from cipherlearn.quantization.grid import grid_quantizer, observed_range
+from cipherlearn.quantization.grid import (
+    channel_grids,
+    grid_quantizer,
+    observed_range,
+    on_grids,
+)
 from cipherlearn.quantization.mixing import QuantizedMixingOp
 from cipherlearn.quantization.n_bits import (
     Rounding,
@@ -91,6 +96,16 @@ class ONNXConverter:
         """Bits of constants (weights)."""
         return self.n_bits["op_weights"]
 
+    def rounding_of(self, layer: str) -> Rounding | None:
+        """Rounding of the accumulator of a layer, by the name of its node."""
+        del layer
+        return self.rounding
+
+    def input_bits_of(self, layer: str) -> int:
+        """Bits of the operands of a layer, by the name of its node."""
+        del layer
+        return self.n_bits_op_inputs
+
     def quantize_module(
         self, *calibration_data: np.ndarray, keep_onnx: bool = True
     ) -> QuantizedModule:
@@ -161,6 +176,11 @@ class ONNXConverter:
             "PostTrainingAffineQuantization or PostTrainingQATImporter, or override "
             "quantize_constant"
         )
+
+    def quantize_weights(self, op: QuantizedOp, position: int, values: Any, name: str) -> Any:
+        """As `quantize_constant`, with the operator that reads the constant, and where it does."""
+        del op, position
+        return self.quantize_constant(values, name)
 
     def operand_quantizer(
         self, value: QuantizedArray, name: str, n_bits: int
@@ -265,6 +285,21 @@ class PostTrainingQATImporter(ONNXConverter):
         if known is None:
             return QuantizedArray(self.n_bits_op_weights, values, is_signed=True)
         return QuantizedArray(known.n_bits, values, options=known, stats=known, params=known)
+
+    def quantize_weights(self, op: QuantizedOp, position: int, values: Any, name: str) -> Any:
+        """The weights on their own grid, or on one for each channel of the result."""
+        form = op.form if isinstance(op, QuantizedMixingOp) else None
+        layout = None if form is None or position != 1 else form.layout
+        weights, n_bits = np.asarray(values), self.n_bits_op_weights
+        plain = weights.dtype.kind == "f" and grid_quantizer(weights, n_bits) is None
+        if layout is None or not plain or not layout.accepts(weights, op.attrs):
+            return self.quantize_constant(values, name)
+        matrix = layout.matrix(weights, op.attrs)
+        steps = channel_grids(matrix.reshape(-1, matrix.shape[-1]), n_bits)
+        if steps is None:
+            return self.quantize_constant(values, name)
+        known = on_grids(weights, n_bits, layout.along_weights(steps, weights.shape, op.attrs))
+        return QuantizedArray(n_bits, weights, options=known, stats=known, params=known)
 
     def operand_quantizer(
         self, value: QuantizedArray, name: str, n_bits: int

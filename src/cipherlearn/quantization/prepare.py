@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from cipherlearn import ops
 from cipherlearn.errors import ModelError
 from cipherlearn.onnx import Graph, check_batch_first, intermediate_values
 from cipherlearn.quantization.client_side import (
@@ -62,7 +63,7 @@ def prepare(graph: Graph, data: list[np.ndarray]) -> Parts:
     """
     samples = dict(intermediate_values(graph, *(array[:1] for array in data)))
     # What ends or begins a model may be hidden in larger operators (a classifier).
-    graph = expand(graph, samples, lambda node: "." in node.op)
+    graph = expand(graph, samples, lambda node: "." in node.op and not ops.get(node.op).client)
     graph = with_encodings(graph, samples)
     head, graph = split_head(graph)
     body, tail = split_tail(graph)

@@ -6,11 +6,18 @@ import json
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from cipherlearn.circuit import Builder, Circuit, circuit_from_dict, circuit_to_dict, fuse
+from cipherlearn.circuit import (
+    Builder,
+    Circuit,
+    Evaluation,
+    circuit_from_dict,
+    circuit_to_dict,
+    fuse,
+)
 from cipherlearn.circuit.linear import fold_factors
 from cipherlearn.circuit.serialize import decode, encode, parse_json
 from cipherlearn.circuit.steps import round_steps
@@ -38,11 +45,16 @@ from cipherlearn.quantization.inspection import (
     Trace,
     check_has_layers,
     held_integers,
+    ranges_of_layers,
     trace_module,
 )
+from cipherlearn.quantization.mixing import QuantizedMixingOp
 from cipherlearn.quantization.quantized_array import QuantizedArray
 from cipherlearn.quantization.quantizers import UniformQuantizer
 from cipherlearn.quantization.widths import Layers, naming_sources, with_sources
+
+if TYPE_CHECKING:
+    from cipherlearn.quantization.search import SearchResult
 
 #: Written into saved modules; files with a higher number come from a newer version.
 FORMAT_VERSION = 1
@@ -68,9 +80,14 @@ class QuantizedModule(CircuitModel):
     input_quantizers, output_quantizers : list of UniformQuantizer
     fhe_circuit : Program or None
         The compiled circuit; None before `compile`.
+    search : SearchResult or None
+        What was measured, where ``n_bits="auto"`` found the bits.
     overflow_count : int
         Values that left the range kept for an accumulator, over all rows seen by `forward` and
         `quantized_forward`.
+    clipped_count : int
+        Input values that `forward` moved to the border of the range of their quantizer: there is a
+        warning where they are more than a trace.
 
     Raises
     ------
@@ -97,6 +114,7 @@ class QuantizedModule(CircuitModel):
         self.head: Graph | None = None
         self.tail: Graph | None = None
         self.post_processing_params: dict[str, Any] = {}
+        self.search: SearchResult | None = None
 
     @classmethod
     def from_layers(
@@ -202,6 +220,29 @@ class QuantizedModule(CircuitModel):
         result = super().forward(*x, fhe=mode)
         return (result, self._layer_values(self._rows(x))) if debug else result
 
+    def _evaluated(self, q_x: Sequence[np.ndarray], mode: FheMode) -> Evaluation:
+        try:
+            return super()._evaluated(q_x, mode)
+        except LookupWidthError:
+            if mode is not FheMode.DISABLE or self.is_compiled or not self.quant_layers_dict:
+                raise
+        # What cannot be encrypted can still be looked at: layer by layer, on arrays.
+        values = self._values(q_x)
+        names = self.ordered_module_output_names
+        return Evaluation(tuple(np.asarray(values[name].qvalues)[:, None] for name in names))
+
+    def bitwidth_and_range_report(self) -> dict[str, dict[str, Any]]:
+        """Range and width of what each layer hands on: see `CircuitModel`.
+
+        Where a look-up is too wide for any circuit, each layer is looked at on its own.
+        """
+        try:
+            return super().bitwidth_and_range_report()
+        except LookupWidthError:
+            if not self.quant_layers_dict:
+                raise
+        return ranges_of_layers(self, self._values)
+
     def set_inputs_quantization_parameters(self, *quantizers: UniformQuantizer) -> None:
         """Use other quantizers for the inputs; the circuit is built anew, compile it again.
 
@@ -295,6 +336,21 @@ class QuantizedModule(CircuitModel):
             Prints as a table of scores, mismatches, overflows, and inputs outside of calibration.
         """
         return measure_agreement(self, X, y, n_fhe, random_state)
+
+    def chosen_layers(self) -> dict[str, tuple[bool, bool]]:
+        """The layers whose weights were chosen for look-ups, in order.
+
+        Returns
+        -------
+        dict of str to (bool, bool)
+            Name of the node -> whether its operand comes from a look-up, and whether a look-up
+            reads its result.
+        """
+        return {
+            op.op_instance_name: (op.follows_lookup, op.feeds_lookup)
+            for _, op in self.quant_layers_dict.values()
+            if isinstance(op, QuantizedMixingOp) and op.fitted is not None
+        }
 
     def trace(self, *x: np.ndarray) -> Trace:
         """Every intermediate tensor on given rows, in float and quantized, in the clear.

@@ -34,13 +34,14 @@ class CommonScale:
     scale : float
     options : QuantizationOptions
         Bits and sign that operands have where nothing is shared.
-    kept : frozenset of int
-        Positions of operands whose own grid has this scale: nothing is done to their integers.
+    kept : mapping of int to int
+        Positions of operands that keep their own grid, each with the number of steps of this scale
+        in one of its own: their integers are multiplied by it, which costs no look-up.
     """
 
     scale: float
     options: QuantizationOptions
-    kept: frozenset[int]
+    kept: Mapping[int, int]
 
     @classmethod
     def of(
@@ -54,6 +55,8 @@ class CommonScale:
 
         It is that of the operand with the largest range, unless one that is not much finer saves
         the look-ups of an operand: one that holds integers already, or is quantized elsewhere too.
+        A coarser grid of such an operand is divided into steps of about that scale: what it is
+        added to may need them.
 
         Parameters
         ----------
@@ -66,8 +69,8 @@ class CommonScale:
             Positions of operands that another operator quantizes as well.
         """
         stats = [operand.quantizer.quant_stats for operand in operands.values()]
-        spans = [(s.rmax or 0.0) - (s.rmin or 0.0) for s in stats]
-        largest = max(*spans, max(abs(s.rmax or 0.0) for s in stats) * STABILITY_CONST)
+        spans = {p: _span(operand) for p, operand in operands.items()}
+        largest = max(*spans.values(), max(abs(s.rmax or 0.0) for s in stats) * STABILITY_CONST)
         coarsest = (largest or 1.0) / (2**options.n_bits - 1)
         whole = _common_step([s.step for s in stats], constants)
         grids = {
@@ -75,23 +78,30 @@ class CommonScale:
             for position, operand in operands.items()
             if position in read_elsewhere or _on_grid(operand)
         }
-        # Whole numbers keep their step only where all operands are whole numbers.
+        # Whole numbers keep their step only where all operands are whole numbers; the step of an
+        # operand that is always the same number says nothing.
         scales = {
             p: float(g.scale)
             for p, g in grids.items()
-            if np.size(g.scale) == 1 and (whole is not None or g.step != g.scale)
+            if np.size(g.scale) == 1
+            and (whole is not None or g.step != g.scale)
+            and spans[p] > STABILITY_CONST * largest
         }
-        near = [s for s in scales.values() if s * MOST_REFINEMENT >= coarsest]
+        is_shared = len(scales) == len(operands) and len(set(scales.values())) == 1
+        parts = {p: 1 if is_shared else _parts(scale, coarsest) for p, scale in scales.items()}
+        finer = {p: scale / parts[p] for p, scale in scales.items()}
+        near = [s for s in finer.values() if s * MOST_REFINEMENT >= coarsest]
         if whole is not None and largest / whole < 2**options.n_bits:
-            near = [float(whole)]  # sums of whole numbers are exact
+            near, finer = [float(whole)], scales  # sums of whole numbers are exact
+            parts = dict.fromkeys(scales, 1)
         chosen = max(near, default=coarsest)
-        kept = frozenset(position for position, scale in scales.items() if scale == chosen)
-        return cls(chosen, options, kept)
+        return cls(chosen, options, {p: parts[p] for p, scale in finer.items() if scale == chosen})
 
     def quantize(self, operand: QuantizedArray, position: int) -> QuantizedArray:
         """An encrypted operand: integers from 0 on, unless it keeps its own."""
         if position in self.kept:
-            return requantize(operand, _own_options(operand, self.options))
+            own = requantize(operand, _own_options(operand, self.options))
+            return _divided(own, self.kept[position], self.scale)
         stats = operand.quantizer.quant_stats
         low, high = stats.rmin or 0.0, stats.rmax or 0.0
         steps = math.ceil((high - low) / self.scale)
@@ -179,6 +189,29 @@ class CommonGrid:
     def _quantized(self, reals: Any) -> QuantizedArray:
         grid = self.quantizer
         return QuantizedArray(grid.n_bits, reals, options=grid, stats=grid, params=grid)
+
+
+def _span(operand: QuantizedArray) -> float:
+    """Extent of the observed range."""
+    stats = operand.quantizer
+    return (stats.rmax or 0.0) - (stats.rmin or 0.0)
+
+
+def _parts(scale: float, coarsest: float) -> int:
+    """Into how many parts a step is divided so that it is about as fine as is needed."""
+    return max(1, round(scale / coarsest))
+
+
+def _divided(operand: QuantizedArray, parts: int, scale: float) -> QuantizedArray:
+    """The same values as integers of a finer scale."""
+    if parts == 1:
+        return operand
+    q = operand.quantizer
+    low, high = (parts * limit for limit in q.integer_limits)
+    options = QuantizationOptions(max(1, (high - low).bit_length()), is_signed=low < 0)
+    params = UniformQuantizationParameters(scale, parts * q.zero_point, -low)
+    integers = operand.qvalues * parts
+    return QuantizedArray(options.n_bits, integers, False, options=options, stats=q, params=params)
 
 
 def _common_step(steps: Sequence[int | None], constants: Sequence[np.ndarray]) -> int | None:

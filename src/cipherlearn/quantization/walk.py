@@ -18,6 +18,7 @@ from cipherlearn.errors import (
 )
 from cipherlearn.onnx import Graph, Node, execute
 from cipherlearn.quantization.base_quantized_op import QuantizedOp, observed_values
+from cipherlearn.quantization.breakdown import Breakdown
 from cipherlearn.quantization.expand import Provenance
 from cipherlearn.quantization.mixing import QuantizedMixingOp
 from cipherlearn.quantization.quantized_array import QuantizedArray
@@ -75,6 +76,7 @@ class Walk:
             together = np.concatenate([self._floats[name].reshape(-1) for name in names])
             for name in names:
                 self._quantized[name] = self._input(name, together, name in encodings)
+        self._breakdown = Breakdown(self._floats, self._quantized)
 
     def _input(self, name: str, together: np.ndarray, is_binary: bool) -> QuantizedArray:
         """An input, quantized for the range of all inputs that it is joined with."""
@@ -103,6 +105,7 @@ class Walk:
         """
         for node in self.graph.nodes:
             self._visit(node)
+        self._breakdown.report(self.graph.output_names)
 
     def _visit(self, node: Node) -> None:
         try:
@@ -128,11 +131,13 @@ class Walk:
         if self.converter.calibrates_on_quantized_data and self.converter.needs_float_values:
             result = op.float_result(*(self._floats[name] for name in variable))
         operands = [self._quantized[name] for name in variable]
+        self._breakdown.compute(output, variable, op)
         if isinstance(op, QuantizedMixingOp):
             shapes = [self._shapes[name] for name in variable]
             self.converter.choose_weights(op, operands, result)
             op.calibrate_accumulator(*operands, sample_shapes=shapes)
         self._quantized[output] = op(*operands)
+        self._breakdown.compare(output, variable, op, self._quantized[output])
         self._floats[output] = result
         shape, constants = self._shapes[variable[0]], self.graph.constants
         self._provenance.record(node, op.can_fuse(), shape, constants)
@@ -150,7 +155,7 @@ class Walk:
         _check_clear_operands(node, self._quantized, self.graph.opset)
         converter = self.converter
         by_client = self._from_client.issuperset(variable)
-        n_bits = converter.n_bits_model_inputs if by_client else converter.n_bits_op_inputs
+        n_bits = converter.n_bits_model_inputs if by_client else converter.input_bits_of(node.name)
         values = [np.asarray(self._quantized[name].values) for name in variable]
         options: dict[str, Any] = {
             "n_bits_output": converter.n_bits_model_outputs,
@@ -162,7 +167,7 @@ class Walk:
             **node.attributes,
         }
         if issubclass(kind, QuantizedMixingOp):
-            options["rounding_threshold_bits"] = converter.rounding
+            options["rounding_threshold_bits"] = converter.rounding_of(node.name)
         op = kind(**options)
         op.integer_operands = self._integer_operands(node)
         op.produces_graph_output = node.outputs[0] in self.graph.output_names
@@ -219,16 +224,20 @@ class Walk:
         return constants
 
     def _quantize_constants(self, op: QuantizedOp, node: Node) -> None:
+        for position, value in op.constant_inputs.items():
+            if value is not None and not np.isfinite(value).all():
+                name = node.inputs[position]
+                raise ModelError(f"the constant {name!r} holds values that are NaN or infinite")
         form = op.form if isinstance(op, QuantizedMixingOp) else None
         if form is not None and (form.keeps_grid or form.common_scale):
             return  # they share the scale of the others
         kept = ops.get(node.op).raw_inputs | (form.real_inputs if form else frozenset())
         for position, value in op.constant_inputs.items():
             name = node.inputs[position]
-            if value is not None and not np.isfinite(value).all():
-                raise ModelError(f"the constant {name!r} holds values that are NaN or infinite")
             if position not in kept and value is not None:
-                op.constant_inputs[position] = self.converter.quantize_constant(value, name)
+                op.constant_inputs[position] = self.converter.quantize_weights(
+                    op, position, value, name
+                )
                 self.parameters[name] = op.constant_inputs[position]
 
 

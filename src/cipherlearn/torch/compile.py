@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,6 +33,7 @@ from cipherlearn.quantization.post_training import (
     PostTrainingQATImporter,
 )
 from cipherlearn.quantization.quantized_module import QuantizedModule
+from cipherlearn.quantization.search import search_bits
 from cipherlearn.torch.numpy_module import NumpyModule
 
 if TYPE_CHECKING:
@@ -56,7 +58,7 @@ def compile_torch_model(
     configuration: Any = None,
     artifacts: Any = None,
     show_mlir: bool = False,
-    n_bits: int | Mapping[str, int] = DEFAULT_N_BITS,
+    n_bits: int | str | Mapping[str, int] = DEFAULT_N_BITS,
     rounding_threshold_bits: Any = None,
     p_error: float | None = None,
     global_p_error: float | None = None,
@@ -64,6 +66,10 @@ def compile_torch_model(
     inputs_encryption_status: Sequence[str] | None = None,
     reduce_sum_copy: bool = False,
     device: str = "cpu",
+    *,
+    labels: Any = None,
+    max_drop: float = 0.01,
+    max_seconds: float | None = None,
 ) -> QuantizedModule:
     """Quantize a PyTorch module after training and compile it. No key is made.
 
@@ -79,8 +85,11 @@ def compile_torch_model(
         The engine's own configuration and artifacts collector.
     show_mlir : bool, default=False
         Print the engine's intermediate code.
-    n_bits : int or dict, default=8
+    n_bits : int, dict or "auto", default=8
         Width of weights and activations: see `cipherlearn.quantization.get_n_bits_dict`.
+        ``"auto"`` finds the cheapest bits of every layer, rounding included, that are accurate
+        enough (`cipherlearn.quantization.search_bits`); the engine is asked for the price of every
+        candidate, which takes minutes for networks of some size.
     rounding_threshold_bits : None, int or dict, default=None
         Bits of the accumulators that look-ups read, 2 to 8; or ``{"n_bits": ..., "method": ...}``
         with ``"auto"`` or bits, and ``"exact"`` or ``"approximate"``. ``"auto"`` takes the fewest
@@ -96,6 +105,13 @@ def compile_torch_model(
     reduce_sum_copy : bool, default=False
         Changes nothing: operands and sums have widths of their own without a copy.
     device : {"cpu", "cuda"}, default="cpu"
+    labels : array-like of shape (rows,), optional
+        Classes or targets of the calibration rows, which ``n_bits="auto"`` scores against. Default:
+        the float model's results.
+    max_drop : float, default=0.01
+        Accuracy, agreement or R2 that ``n_bits="auto"`` may lose.
+    max_seconds : float, optional
+        Longest estimated prediction: ``n_bits="auto"`` then takes the most accurate bits within it.
 
     Returns
     -------
@@ -128,6 +144,7 @@ def compile_torch_model(
         verbose=verbose,
         inputs_encryption_status=inputs_encryption_status,
         device=device,
+        target=_Target(labels, max_drop, max_seconds),
     )
 
 
@@ -138,7 +155,7 @@ def compile_onnx_model(
     configuration: Any = None,
     artifacts: Any = None,
     show_mlir: bool = False,
-    n_bits: int | Mapping[str, int] = DEFAULT_N_BITS,
+    n_bits: int | str | Mapping[str, int] = DEFAULT_N_BITS,
     rounding_threshold_bits: Any = None,
     p_error: float | None = None,
     global_p_error: float | None = None,
@@ -146,6 +163,10 @@ def compile_onnx_model(
     inputs_encryption_status: Sequence[str] | None = None,
     reduce_sum_copy: bool = False,
     device: str = "cpu",
+    *,
+    labels: Any = None,
+    max_drop: float = 0.01,
+    max_seconds: float | None = None,
 ) -> QuantizedModule:
     """Quantize an ONNX model and compile it. No key is made.
 
@@ -155,7 +176,7 @@ def compile_onnx_model(
         Trained model: in memory, as the content of a file, or as its path.
     torch_inputset, import_qat, configuration, artifacts, show_mlir, n_bits, \
     rounding_threshold_bits, p_error, global_p_error, verbose, inputs_encryption_status, \
-    reduce_sum_copy, device
+    reduce_sum_copy, device, labels, max_drop, max_seconds
         As for `compile_torch_model`.
 
     Returns
@@ -177,6 +198,7 @@ def compile_onnx_model(
         verbose=verbose,
         inputs_encryption_status=inputs_encryption_status,
         device=device,
+        target=_Target(labels, max_drop, max_seconds),
     )
 
 
@@ -184,18 +206,23 @@ def build_quantized_module(
     model: torch.nn.Module | ModelSource,
     torch_inputset: Any,
     import_qat: bool = False,
-    n_bits: int | Mapping[str, int] = DEFAULT_N_BITS,
+    n_bits: int | str | Mapping[str, int] = DEFAULT_N_BITS,
     rounding_threshold_bits: Any = None,
     reduce_sum_copy: bool = False,
     keep_onnx: bool = True,
     device: str = "cpu",
+    *,
+    labels: Any = None,
+    max_drop: float = 0.01,
+    max_seconds: float | None = None,
 ) -> QuantizedModule:
     """Quantize a PyTorch or ONNX model, without compiling it.
 
     Parameters
     ----------
     model : torch.nn.Module, onnx.ModelProto, bytes, str or path
-    torch_inputset, import_qat, n_bits, rounding_threshold_bits, reduce_sum_copy, device
+    torch_inputset, import_qat, n_bits, rounding_threshold_bits, reduce_sum_copy, device, labels, \
+    max_drop, max_seconds
         As for `compile_torch_model`.
     keep_onnx : bool, default=True
         Whether the module keeps the float model, for `QuantizedModule.agreement`.
@@ -206,9 +233,26 @@ def build_quantized_module(
     """
     del reduce_sum_copy
     options = CompileOptions.of(device=device)
+    target = _Target(labels, max_drop, max_seconds)
     return _quantize(
-        model, torch_inputset, import_qat, n_bits, rounding_threshold_bits, keep_onnx, options
+        model,
+        torch_inputset,
+        import_qat,
+        n_bits,
+        rounding_threshold_bits,
+        keep_onnx,
+        options,
+        target,
     )
+
+
+@dataclass(frozen=True)
+class _Target:
+    """What ``n_bits="auto"`` looks for: see `compile_torch_model`."""
+
+    labels: Any
+    max_drop: float
+    max_seconds: float | None
 
 
 def _quantize_and_compile(
@@ -216,19 +260,22 @@ def _quantize_and_compile(
     inputset: Any,
     *,
     import_qat: bool,
-    n_bits: int | Mapping[str, int],
+    n_bits: int | str | Mapping[str, int],
     rounding_threshold_bits: Any,
     p_error: float | None,
     global_p_error: float | None,
     inputs_encryption_status: Sequence[str] | None,
     device: str,
+    target: _Target,
     **options: Any,
 ) -> QuantizedModule:
     """What the compile functions share. Options are checked before the model is exported."""
     errors = CompileOptions.of(p_error, global_p_error, device=device)
     if inputs_encryption_status is not None:
         check_encryption_status(inputs_encryption_status)
-    module = _quantize(model, inputset, import_qat, n_bits, rounding_threshold_bits, True, errors)
+    module = _quantize(
+        model, inputset, import_qat, n_bits, rounding_threshold_bits, True, errors, target
+    )
     module.compile(
         to_numpy_inputs(inputset),
         p_error=p_error,
@@ -244,25 +291,59 @@ def _quantize(
     model: Any,
     inputset: Any,
     import_qat: bool,
-    n_bits: int | Mapping[str, int],
+    n_bits: int | str | Mapping[str, int],
     rounding_threshold_bits: Any,
     keep_onnx: bool,
     options: CompileOptions,
+    target: _Target,
 ) -> QuantizedModule:
     # What can be wrong without looking at the model is found before it is exported.
-    get_n_bits_dict(n_bits)
     rounding = process_rounding_threshold_bits(rounding_threshold_bits)
+    if isinstance(n_bits, str):
+        _check_auto(n_bits, rounding, import_qat)
+    else:
+        get_n_bits_dict(n_bits)
     arrays = to_numpy_inputs(inputset)
     # Two rows, so that the exporter does not take a batch of one for a fixed size.
     numpy_model = NumpyModule(model, dummy_input=tuple(array[:2] for array in arrays))
+    if isinstance(n_bits, str):
+        return search_bits(
+            numpy_model,
+            *arrays,
+            labels=target.labels,
+            max_drop=target.max_drop,
+            max_seconds=target.max_seconds,
+            exact=rounding is not None and rounding.exact,
+            options=options,
+            keep_onnx=keep_onnx,
+        )
+    known: int | Mapping[str, int] = n_bits
     converter = PostTrainingQATImporter if import_qat else PostTrainingAffineQuantization
 
     def quantize(chosen: Rounding | None) -> QuantizedModule:
-        return converter(n_bits, numpy_model, chosen).quantize_module(*arrays, keep_onnx=keep_onnx)
+        return converter(known, numpy_model, chosen).quantize_module(*arrays, keep_onnx=keep_onnx)
 
     if rounding is None or rounding.n_bits != "auto":
         return quantize(rounding)
     return _fewest_kept_bits(quantize, numpy_model, arrays, rounding, options)
+
+
+def _check_auto(n_bits: str, rounding: Rounding | None, import_qat: bool) -> None:
+    """Check what is given together with ``n_bits="auto"``."""
+    if n_bits != "auto":
+        raise InvalidParameterError(
+            f"n_bits is a number of bits, a dictionary or 'auto', not {n_bits!r}"
+        )
+    if import_qat:
+        raise InvalidParameterError(
+            "n_bits='auto' chooses bits, and import_qat=True takes those that the network was "
+            "trained for: give one of them"
+        )
+    if rounding is not None and rounding.n_bits != "auto":
+        raise InvalidParameterError(
+            "n_bits='auto' chooses the kept bits of every layer: leave rounding_threshold_bits "
+            "out, or give {'n_bits': 'auto', 'method': ...}"
+        )
 
 
 def to_numpy_inputs(inputset: Any) -> tuple[np.ndarray, ...]:
@@ -348,9 +429,6 @@ def _outputs(
     module: QuantizedModule, arrays: tuple[np.ndarray, ...], options: CompileOptions
 ) -> tuple[np.ndarray, ...]:
     """Outputs with the errors that approximate rounding, and ``p_error``, may make."""
-    p_error = options.p_error
-    if p_error is None:
-        lookups = max(1, count_lookups(module.circuit).total)
-        p_error = 1.0 - (1.0 - (options.global_p_error or 0.0)) ** (1.0 / lookups)
+    p_error = options.p_error_of(count_lookups(module.circuit).total)
     noisy = simulate(module.circuit, *module.samples(*arrays), p_error=p_error)
     return module.real_outputs(noisy.outputs)

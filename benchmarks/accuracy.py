@@ -1,0 +1,182 @@
+"""Accuracy against complexity: what quantization made for look-ups gives for its bits."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from benchmarks.data import TABLES
+from benchmarks.mnist import mnist_mlp
+from benchmarks.networks import NETWORKS, Case, digits_mlp, digits_mlps, table_mlp
+from benchmarks.report import Figure, Note
+from cipherlearn.circuit import count_lookups
+from cipherlearn.quantization import PostTrainingLookupQuantization, QuantizedModule
+from cipherlearn.quantization.agreement import score_against_labels
+from cipherlearn.torch import NumpyModule, build_quantized_module
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Bits, and the quoted figures that stand beside what they give.
+
+    Parameters
+    ----------
+    n_bits : int or mapping of str to int
+    kept : int
+        Bits that rounding keeps, approximately, before each look-up.
+    least_accuracy, most_complexity : float
+        The targets.
+    peer : tuple of (float, float)
+        Accuracy and complexity that Concrete ML 1.9 was measured at, on this network, calibrated on
+        the same rows (`benchmarks.peer` repeats that); the point nearest in accuracy.
+    """
+
+    n_bits: int | Mapping[str, int]
+    kept: int
+    least_accuracy: float
+    most_complexity: float
+    peer: tuple[float, float]
+
+    def __str__(self) -> str:
+        """How tables name the setting."""
+        if isinstance(self.n_bits, int):
+            return f"n_bits {self.n_bits}, approximate {self.kept}"
+        bits = ", ".join(f"{name} {bits}" for name, bits in self.n_bits.items())
+        return f"{bits}, approximate {self.kept}"
+
+
+#: MNIST 784-64-10, float accuracy 0.9693: cheap, and near to the float network.
+MNIST_SETTINGS = (
+    Setting(4, 4, 0.9630, 1.0e10, (0.9565, 1.2e10)),
+    Setting(
+        {"op_weights": 5, "op_inputs": 3, "model_inputs": 4}, 5, 0.9665, 2.1e10, (0.9673, 7.9e10)
+    ),
+)
+
+#: Digits 64-32-32-10, float accuracy 0.969. The target holds for the mean of several networks too.
+DIGITS_SETTING = Setting({"op_weights": 5, "op_inputs": 3}, 4, 0.964, 1.0e10, (0.958, 1.2e10))
+
+#: Targets on MNIST: share of accumulators that leave their observed range on test rows, and seconds
+#: of quantization with given bits, and with ``n_bits="auto"``.
+MOST_OVERFLOWS, MOST_SECONDS, MOST_AUTO_SECONDS = 1e-4, 20.0, 180.0
+
+#: What ``n_bits="auto"`` is told that it may lose on calibration rows.
+MAX_DROP = 0.01
+
+#: Targets for it: accuracy and R2 that are lost on test rows.
+MOST_ACCURACY_LOST, MOST_R2_LOST = 0.01, 0.02
+
+
+def run() -> Iterator[Figure | Note]:
+    """All figures; data sets whose file is missing are skipped with a note."""
+    yield from _if_there("MNIST", mnist_mlp, _mnist)
+    yield from _digits()
+    for name in TABLES:
+        yield from _if_there(name, partial(table_mlp, name), partial(_table, name))
+
+
+def _if_there(
+    name: str, make: Callable[[], Case], measure: Callable[[Case], Iterator[Figure | Note]]
+) -> Iterator[Figure | Note]:
+    try:
+        case = make()
+    except FileNotFoundError as error:
+        yield Note(f"{name} is skipped: {error}")
+    else:
+        yield from measure(case)
+
+
+def _mnist(case: Case) -> Iterator[Figure | Note]:
+    network = "MNIST 784-64-10"
+    yield Figure(f"{network}: float accuracy", case.float_accuracy)
+    for setting in MNIST_SETTINGS:
+        name = f"{network}, {setting}"
+        start = time.perf_counter()
+        module = _quantized(case, setting)
+        seconds = time.perf_counter() - start
+        yield from _points(name, case, module, setting, MOST_OVERFLOWS)
+        simulated = case.accuracy(module.forward(case.x_test, fhe="simulate"))
+        yield Figure(f"{name}: simulated accuracy", simulated)
+        yield Figure(f"{name}: quantization (s)", seconds, at_most=MOST_SECONDS)
+    yield from _automatic(network, case, MOST_AUTO_SECONDS)
+
+
+def _digits() -> Iterator[Figure]:
+    network, setting = "digits 64-32-32-10", DIGITS_SETTING
+    case = digits_mlp()
+    yield Figure(f"{network}: float accuracy", case.float_accuracy)
+    yield from _points(f"{network}, {setting}", case, _quantized(case, setting), setting)
+    cases = digits_mlps()
+    floats = statistics.mean(case.float_accuracy for case in cases)
+    yield Figure(f"{network}: float accuracy, mean of {NETWORKS} networks", floats)
+    scores = [case.accuracy(_quantized(case, setting).forward(case.x_test)) for case in cases]
+    name = f"{network}, {setting}: accuracy, mean of {NETWORKS} networks"
+    yield Figure(name, statistics.mean(scores), at_least=setting.least_accuracy)
+
+
+def _table(name: str, case: Case) -> Iterator[Figure | Note]:
+    float_score = score_against_labels(case.float_outputs, case.y_test)
+    yield Figure(f"{name}: float {_measure(case)[0]}", float_score)
+    yield from _automatic(name, case)
+
+
+def _measure(case: Case) -> tuple[str, float]:
+    """What a network is scored with, and how much of it may be lost."""
+    if case.y_test.dtype.kind == "f":
+        return "R2", MOST_R2_LOST
+    return "accuracy", MOST_ACCURACY_LOST
+
+
+def _quantized(case: Case, setting: Setting) -> QuantizedModule:
+    """Quantized with given bits, analytically: exporting the network is a part of it."""
+    model = NumpyModule(case.net, torch.tensor(case.calibration[:2]))
+    rounding = {"n_bits": setting.kept, "method": "approximate"}
+    converter = PostTrainingLookupQuantization(setting.n_bits, model, rounding)
+    return converter.quantize_module(case.calibration)
+
+
+def _points(
+    name: str,
+    case: Case,
+    module: QuantizedModule,
+    setting: Setting,
+    most_overflows: float | None = None,
+) -> Iterator[Figure]:
+    """Accuracy on test rows against complexity, and what overflowed; compiles the module."""
+    accuracy, complexity = setting.peer
+    measured = case.accuracy(module.forward(case.x_test))
+    yield Figure(f"{name}: accuracy", measured, at_least=setting.least_accuracy, peer=accuracy)
+    yield Figure(
+        f"{name}: complexity",
+        module.compile().complexity,
+        at_most=setting.most_complexity,
+        peer=complexity,
+    )
+    share = module.overflow_count / (len(case.x_test) * count_lookups(module.circuit).total)
+    name = f"{name}: share of accumulators that overflow on test rows"
+    yield Figure(name, share, at_most=most_overflows)
+
+
+def _automatic(name: str, case: Case, most_seconds: float | None = None) -> Iterator[Figure | Note]:
+    """What ``n_bits="auto"`` finds from calibration rows and labels, measured on test rows."""
+    start = time.perf_counter()
+    module = build_quantized_module(
+        case.net,
+        case.calibration,
+        n_bits="auto",
+        labels=case.calibration_labels,
+        max_drop=MAX_DROP,
+    )
+    seconds = time.perf_counter() - start
+    measure, lost = _measure(case)
+    least = score_against_labels(case.float_outputs, case.y_test) - lost
+    score = score_against_labels(module.forward(case.x_test), case.y_test)
+    yield Figure(f"{name}, auto: {measure}", score, at_least=least)
+    yield Figure(f"{name}, auto: complexity", module.compile().complexity)
+    yield Figure(f"{name}, auto: quantization (s)", seconds, at_most=most_seconds)
+    yield Note(f"{name}, auto: the front on calibration rows\n\n{module.search}")
