@@ -144,6 +144,11 @@ def total(composer: Composer, values: Sequence[Tensor]) -> Tensor:
     return values[0] if len(values) == 1 else composer.add("Sum", *values)
 
 
+def root(composer: Composer, squares: Tensor) -> Tensor:
+    """The square root of a sum of squares, which rounding may have moved below zero."""
+    return composer.add("Sqrt", composer.add("Relu", squares))
+
+
 def transpose(composer: Composer, value: Tensor, order: Sequence[int]) -> Tensor:
     """The axes in another order."""
     if tuple(order) == tuple(range(value.ndim)):

@@ -19,6 +19,7 @@ from cipherlearn.ops._composition import (
     reduce,
     reduced_axes,
     required,
+    root,
     take,
     transpose,
 )
@@ -43,7 +44,11 @@ def _sum_of(before: str | None, after: str | None, *, square: bool = False) -> E
         if before:
             value = composer.add(before, value)
         value = reduce(composer, "ReduceSum", value, axes, attribute(attributes, "keepdims", 1))
-        return cast(composer, composer.add(after, value) if after else value, dtype)
+        if after == "Sqrt":
+            value = root(composer, value)
+        elif after:
+            value = composer.add(after, value)
+        return cast(composer, value, dtype)
 
     return expand
 

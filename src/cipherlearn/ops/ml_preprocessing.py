@@ -17,6 +17,7 @@ from cipherlearn.ops._composition import (
     part,
     reduce,
     required,
+    root,
 )
 from cipherlearn.ops._expand import Composer, Tensor
 from cipherlearn.ops._registry import Kind, register
@@ -49,7 +50,7 @@ def _normalizer(composer: Composer, operands: Operands, attributes: Attributes) 
     norm = attribute(attributes, "norm", "MAX")
     if norm == "L2":
         squares = reduce(composer, "ReduceSum", composer.add("Mul", x, x), (1,))
-        size = composer.add("Sqrt", squares)
+        size = root(composer, squares)
     else:
         op = "ReduceSum" if norm == "L1" else "ReduceMax"
         size = reduce(composer, op, composer.add("Abs", x), (1,))

@@ -18,6 +18,7 @@ from cipherlearn.ops._composition import (
     plain_axis,
     reduce,
     required,
+    root,
 )
 from cipherlearn.ops._expand import Composer, Tensor
 from cipherlearn.ops._operands import Array
@@ -67,8 +68,8 @@ def _centred(composer: Composer, x: Tensor, axes: Sequence[int]) -> tuple[Tensor
 def _inverse_root(composer: Composer, x: Tensor, axes: Sequence[int], epsilon: float) -> Tensor:
     """One over the root of the mean of the squares."""
     square = reduce(composer, "ReduceMean", composer.add("Mul", x, x), axes)
-    root = composer.add("Sqrt", composer.add("Add", square, float(epsilon)))
-    return composer.add("Reciprocal", root)
+    positive = composer.add("Add", composer.add("Relu", square), float(epsilon))
+    return composer.add("Reciprocal", composer.add("Sqrt", positive))
 
 
 def _instance_normalization(
@@ -132,7 +133,7 @@ def _mean_variance(composer: Composer, operands: Operands, attributes: Attribute
     centred, _ = _centred(composer, x, axes)
     # The definition of the operator adds this number to the deviation, not to the variance.
     square = reduce(composer, "ReduceMean", composer.add("Mul", centred, centred), axes)
-    deviation = composer.add("Add", composer.add("Sqrt", square), 1e-9)
+    deviation = composer.add("Add", root(composer, square), 1e-9)
     return composer.add("Mul", centred, composer.add("Reciprocal", deviation))
 
 
@@ -143,7 +144,7 @@ def _lp_normalization(composer: Composer, operands: Operands, attributes: Attrib
         norm = reduce(composer, "ReduceSum", composer.add("Abs", x), (axis,))
     else:
         squares = reduce(composer, "ReduceSum", composer.add("Mul", x, x), (axis,))
-        norm = composer.add("Sqrt", squares)
+        norm = root(composer, squares)
     return composer.add("Mul", x, inverse_or_zero(composer, norm))
 
 
