@@ -51,6 +51,8 @@ def test_networks_run_at_any_batch_size(folder: Path, name: str, kind: str) -> N
 
 
 @pytest.mark.parametrize("name", ["cnn", "dense", "residual"])
+# Keras writes a normalization out: six bits move some small variances below zero.
+@pytest.mark.filterwarnings("ignore:.* is not a number")
 def test_networks_become_integers_that_compile(folder: Path, name: str) -> None:
     model = NumpyModule(folder / f"{name}, open.onnx")
     data = inputs(150)
