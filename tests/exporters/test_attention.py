@@ -9,6 +9,8 @@ from sklearn.metrics import r2_score
 from torch import nn
 
 from cipherlearn.onnx import Graph, check_batch_first, execute, prepare
+from cipherlearn.quantization import PostTrainingLookupQuantization
+from cipherlearn.torch import NumpyModule
 from cipherlearn.torch.compile import build_quantized_module
 from cipherlearn.torch.export import to_onnx
 
@@ -59,3 +61,17 @@ def test_attention_becomes_integers(name: str) -> None:
     quantized = build_quantized_module(module, X, n_bits=8, rounding_threshold_bits=8)
     found = quantized.forward(X, fhe="disable")
     assert r2_score(expected(module, X).reshape(60, -1), found.reshape(60, -1)) >= 0.9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["attention", "layer"])
+def test_attention_compiles_at_six_bits(name: str) -> None:
+    module = network(name)
+    data = RNG.normal(size=(200, 4, 8)).astype(np.float32)
+    rounding = {"n_bits": 6, "method": "approximate"}
+    model = NumpyModule(module, torch.from_numpy(data[:2]))
+    quantized = PostTrainingLookupQuantization(6, model, rounding).quantize_module(data)
+    found = quantized.forward(data, fhe="disable")
+    assert r2_score(expected(module, data).reshape(200, -1), found.reshape(200, -1)) >= 0.9
+    quantized.compile()
+    assert quantized.cost().programmable_bootstrap_count > 500
