@@ -88,22 +88,19 @@ def fit_least_error(layer: Layer, limit: int) -> Fit:
     wanted, hessian = layer.solution
     largest = np.abs(wanted).max(axis=1) / limit
     largest = np.where(largest > 0, largest, 1.0)
-    best: Fit | None = None
+    best = Fit(np.zeros(wanted.shape, np.int64), largest)
     least = np.full(len(wanted), np.inf)
     for share in STEPS:
         integers = round_weights(wanted, hessian, largest * share, limit)
         scale = _refitted(integers, wanted, hessian, largest * share)
         error = quadratic(wanted - scale[:, None] * integers, hessian)
         better = error < least
-        if best is None:
-            best = Fit(integers, scale)
-        else:
-            best = Fit(
-                np.where(better[:, None], integers, best.integers),
-                np.where(better, scale, best.scale),
-            )
+        best = Fit(
+            np.where(better[:, None], integers, best.integers),
+            np.where(better, scale, best.scale),
+        )
         least = np.where(better, error, least)
-    return best or Fit(np.zeros(wanted.shape, np.int64), largest)
+    return best
 
 
 def _refitted(

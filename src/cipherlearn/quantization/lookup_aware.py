@@ -88,7 +88,6 @@ class PostTrainingLookupQuantization(PostTrainingAffineQuantization):
         common: LayerBits,
         layers: Mapping[str, LayerBits],
         input_bits: int,
-        bounds: str = "observed",
     ) -> PostTrainingLookupQuantization:
         """A converter with bits of their own for some layers.
 
@@ -101,7 +100,6 @@ class PostTrainingLookupQuantization(PostTrainingAffineQuantization):
             By the name of the layer's node (`QuantizedModule.chosen_layers` lists them).
         input_bits : int
             Bits of the model's inputs.
-        bounds : {"observed", "proved"}, default="observed"
         """
         n_bits = {
             "model_inputs": input_bits,
@@ -109,7 +107,7 @@ class PostTrainingLookupQuantization(PostTrainingAffineQuantization):
             "op_weights": common.weights,
             "model_outputs": max(DEFAULT_MODEL_BITS, common.inputs),
         }
-        converter = cls(n_bits, numpy_model, common.rounding, bounds)
+        converter = cls(n_bits, numpy_model, common.rounding)
         converter.layers = dict(layers)
         return converter
 
