@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import resource
-import statistics
-import sys
 import time
 from collections.abc import Iterator
 
-import numpy as np
-
 from benchmarks.networks import deep_cnn, digits_cnn
+from benchmarks.quantized import Setting, encrypted_classes, peak_memory
 from benchmarks.report import Figure
 from cipherlearn.circuit import count_lookups
-from cipherlearn.quantization import PostTrainingLookupQuantization, QuantizedModule
-from cipherlearn.torch import NumpyModule, build_quantized_module
+from cipherlearn.torch import build_quantized_module
 
 #: Encrypted rows of the digits network.
 ROWS = 5
@@ -33,30 +28,18 @@ def _digits() -> Iterator[Figure]:
     clear = build_quantized_module(case.net, case.calibration, n_bits=6)
     six_bits = case.accuracy(clear.forward(case.x_test))
     yield Figure("n_bits 6, not rounded, in the clear: accuracy", six_bits)
-    rounding = {"n_bits": 4, "method": "approximate"}
-    model = NumpyModule(case.net, case.calibration[:2])
-    converter = PostTrainingLookupQuantization(6, model, rounding)
-    module = converter.quantize_module(case.calibration)
+    module = Setting(6, kept=4).quantized(case)
     program = module.compile()
     yield Figure("look-ups", count_lookups(module.circuit).total, at_most=400)
     yield Figure("n_bits 6, approximate 4: complexity", program.complexity)
     simulated = case.accuracy(module.forward(case.x_test, fhe="simulate"))
     name = "n_bits 6, approximate 4, simulated: accuracy on 450 rows"
     yield Figure(name, simulated, at_least=six_bits - 0.005)
-    wrong, seconds = _encrypted(module, case.x_test[:ROWS], case.y_test[:ROWS])
+    program.keygen()
+    classes, seconds = encrypted_classes(module, case.x_test[:ROWS])
+    wrong = int((classes != case.y_test[:ROWS]).sum())
     yield Figure(f"encrypted rows of {ROWS} whose class is wrong", wrong)
     yield Figure("one encrypted prediction (s)", seconds)
-
-
-def _encrypted(module: QuantizedModule, x: np.ndarray, labels: np.ndarray) -> tuple[int, float]:
-    module.fhe_circuit.keygen()
-    times, wrong = [], 0
-    for row, label in zip(x, labels, strict=True):
-        start = time.perf_counter()
-        scores = module.forward(row[None], fhe="execute")
-        times.append(time.perf_counter() - start)
-        wrong += int(scores.argmax() != label)
-    return wrong, statistics.median(times)
 
 
 def _deep() -> Iterator[Figure]:
@@ -67,9 +50,7 @@ def _deep() -> Iterator[Figure]:
     module = build_quantized_module(net, images, n_bits=4, rounding_threshold_bits=rounding)
     module.compile()
     yield Figure("20-layer CNN on 28x28: quantizing and compiling (s)", _since(start), at_most=60)
-    unit = 1e9 if sys.platform == "darwin" else 1e6
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-    yield Figure("its peak memory (GB)", peak, at_most=4)
+    yield Figure("its peak memory (GB)", peak_memory(), at_most=4)
     start = time.perf_counter()
     cost = str(module.cost())
     yield Figure(f"its cost report of {len(cost.splitlines())} lines (s)", _since(start), at_most=2)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cipherlearn.quantization import QuantizedArray
-from cipherlearn.quantization.clipping import least_error_quantizer
+from cipherlearn.quantization.clipping import feature_quantizer, least_error_quantizer
 
 
 def error(values: np.ndarray, q: object) -> np.ndarray:
@@ -47,3 +47,30 @@ def test_dead_channels_get_a_grid() -> None:
     assert np.isfinite(quantizer.scale).all()
     assert (np.asarray(quantizer.scale) > 0).all()
     assert least_error_quantizer(np.zeros((4, 2)), 3, axis=-1).quant(np.zeros((1, 2))).sum() == 0
+
+
+@given(st.integers(0, 10_000), st.integers(2, 8))
+def test_features_are_within_half_a_step(seed: int, n_bits: int) -> None:
+    values = np.random.default_rng(seed).normal(size=(80, 3)) * [0.1, 1.0, 30.0] + [5.0, 0.0, -90]
+    quantizer = feature_quantizer(values, n_bits, axis=1)
+    assert np.shape(quantizer.scale) == (1, 3)
+    # A zero-point is a whole number, which moves the grid by half a step.
+    rest = np.abs(quantizer.dequant(quantizer.quant(values)) - values)
+    assert (rest <= quantizer.scale * (1 + 1e-9)).all()
+    assert float(np.ravel(quantizer.scale)[0]) < 0.1 * float(np.ravel(quantizer.scale)[2])
+
+
+def test_a_feature_that_rows_do_not_show_keeps_the_common_grid() -> None:
+    values = np.random.default_rng(0).uniform(0, 1, (100, 3))
+    values[:, 1], values[3, 1], values[6, 1] = 0.0, 0.2, 0.9  # hardly ever lit
+    values[:, 2] *= 0.01
+    scale = np.ravel(feature_quantizer(values, 6, axis=-1).scale)
+    assert scale[1] == np.ptp(values) / 63
+    assert scale[2] < 0.05 * scale[0]
+
+
+def test_constants_are_kept_exactly() -> None:
+    values = np.broadcast_to([3.0, -0.7, 0.0, 1.0], (10, 4)).copy()
+    values[::2, 3] = -1.0
+    quantizer = feature_quantizer(values, 4, axis=-1)
+    np.testing.assert_allclose(quantizer.dequant(quantizer.quant(values))[:, :3], values[:, :3])

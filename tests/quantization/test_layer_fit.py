@@ -57,7 +57,7 @@ def test_groups_are_rounded_alike() -> None:
 @pytest.mark.parametrize("rows", [300, 8])
 def test_real_results_are_near_the_targets(rows: int) -> None:
     known = layer(rows=rows)
-    for fit in (fit_least_error(known, 15), fit_to_range(known, 6, 5, False, OBSERVED)):
+    for fit in (fit_least_error(known, 15, False), fit_to_range(known, 6, 5, False, OBSERVED)):
         found = fit.scale * (known.inputs @ fit.integers.T)
         rest = (known.targets - found) - (known.targets - found).mean(axis=0)
         assert (rest.var(axis=0) < 0.02 * known.targets.var(axis=0)).all()
@@ -70,7 +70,7 @@ def test_dead_channels_and_constant_inputs_lose_nothing() -> None:
     inputs = known.inputs.copy()
     inputs[:, 3] = 4.0
     dead = Layer(inputs, inputs @ weights.T, weights)
-    for fit in (fit_least_error(dead, 7), fit_to_range(dead, 5, 4, True, OBSERVED)):
+    for fit in (fit_least_error(dead, 7, True), fit_to_range(dead, 5, 4, True, OBSERVED)):
         assert np.isfinite(fit.scale).all()
         assert (fit.scale > 0).all()
         assert not fit.integers[2].any()

@@ -7,12 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cipherlearn.quantization.least_squares import Moments, round_weights
+from cipherlearn.quantization.least_squares import Moments, QuadraticForm, round_weights
 
 
-def loss(wanted: np.ndarray, hessian: np.ndarray, scale: np.ndarray, q: np.ndarray) -> np.ndarray:
+def loss(
+    wanted: np.ndarray, hessian: QuadraticForm, scale: np.ndarray, q: np.ndarray
+) -> np.ndarray:
     rest = wanted - scale[:, None] * q
-    return np.einsum("ci,ij,cj->c", rest, hessian, rest)
+    return np.einsum("ci,ij,cj->c", rest, hessian.matrix, rest)
 
 
 def problem(seed: int, inputs: int, channels: int, rows: int = 200) -> tuple[np.ndarray, ...]:
@@ -45,7 +47,7 @@ def test_inputs_that_never_change_keep_the_float_weights() -> None:
     x[:, 2] = 7.0
     solution, hessian = Moments.of(x, x @ weights.T).solution(weights)
     np.testing.assert_allclose(solution[:, 2], weights[:, 2])
-    assert np.linalg.eigvalsh(hessian).min() > 0
+    assert np.linalg.eigvalsh(hessian.matrix).min() > 0
 
 
 def test_constant_inputs_need_no_division_by_zero() -> None:
@@ -53,7 +55,7 @@ def test_constant_inputs_need_no_division_by_zero() -> None:
     weights = np.arange(6.0).reshape(2, 3)
     solution, hessian = Moments.of(x, x @ weights.T).solution(weights)
     np.testing.assert_allclose(solution, weights)
-    assert np.isfinite(hessian).all()
+    assert np.isfinite(hessian.matrix).all()
 
 
 @given(st.integers(0, 10_000), st.integers(1, 7), st.integers(1, 3), st.integers(1, 7))
@@ -90,6 +92,6 @@ def test_correlated_inputs_gain_from_feedback() -> None:
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_zero_weights_stay_zero(channels: int) -> None:
-    hessian = np.eye(4)
+    hessian = QuadraticForm(np.eye(4))
     q = round_weights(np.zeros((channels, 4)), hessian, np.ones(channels), 7)
     assert not q.any()

@@ -137,9 +137,10 @@ def test_proved_bounds_cannot_be_left(digits: Any) -> None:
     module = quantized(
         digits.net, digits.calibration, n_bits=6, rounding={"n_bits": 6}, bounds="proved"
     )
-    rng = np.random.default_rng(0)
-    module.forward(rng.uniform(0, 1, (200, 64)))
-    module.forward(np.where(rng.normal(size=(200, 64)) > 0, 1.0, 0.0))
+    rng, (quantizer,) = np.random.default_rng(0), module.input_quantizers
+    highest = 2**quantizer.n_bits - 1
+    module.forward(quantizer.dequant(rng.integers(0, highest, (200, 64), endpoint=True)))
+    module.forward(quantizer.dequant(rng.choice([0, highest], (200, 64))))
     assert module.overflow_count == 0
     plans = [op.plan for _, op in module.quant_layers_dict.values() if hasattr(op, "plan")]
     assert all(plan.is_proved for plan in plans)
@@ -191,3 +192,39 @@ def test_same_data_same_integers(digits: Any) -> None:
     )
     x = digits.x_test[:50]
     np.testing.assert_array_equal(first.forward(x), second.forward(x))
+
+
+@pytest.mark.filterwarnings("ignore::cipherlearn.errors.OverflowWarning")
+def test_features_of_any_unit_are_quantized_as_finely(digits: Any) -> None:
+    """A network that standardizes its inputs, and one that gets them standardized."""
+    rng = np.random.default_rng(0)
+    unit, shift = np.exp(rng.uniform(-4, 4, 64)), rng.uniform(-3, 3, 64)
+    first = nn.Linear(64, 32)
+    known = digits.net[0]
+    with torch.no_grad():
+        first.weight.copy_(known.weight / torch.tensor(unit))
+        first.bias.copy_(known.bias - known.weight @ torch.tensor(shift, dtype=torch.float32))
+    net = nn.Sequential(first, *digits.net[1:])
+    calibration = ((digits.calibration + shift) * unit).astype(np.float32)
+    module = quantized(net, calibration, n_bits=4, rounding=4)
+    (quantizer,) = module.input_quantizers
+    assert np.ptp(quantizer.scale) > 0
+    scores = module.forward((digits.x_test + shift) * unit)
+    assert digits.accuracy(scores) > digits.float_accuracy - 0.03
+    simulated = module.forward((digits.x_test[:20] + shift) * unit, fhe="simulate")
+    assert simulated.shape == (20, 10)
+
+
+def test_inputs_that_others_read_keep_one_grid() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(4, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.linear(x) + x  # type: ignore[no-any-return]
+
+    units = np.array([1, 10, 100, 1000], np.float32)
+    module = quantized(Net(), normal(100, 4) * units, n_bits=6, rounding=None)
+    (quantizer,) = module.input_quantizers
+    assert np.size(quantizer.scale) == 1

@@ -13,8 +13,8 @@ from sklearn.model_selection import train_test_split
 from cipherlearn.circuit import count_lookups
 from cipherlearn.engines.clear import ClearEngine
 from cipherlearn.errors import (
-    CalibrationWarning,
     CipherlearnError,
+    CompilationError,
     InvalidParameterError,
     InvalidShapeError,
     InvalidTypeError,
@@ -101,7 +101,10 @@ def test_modules_of_several_inputs_and_outputs() -> None:
             return x + z, torch.relu(x)
 
     module = compile_torch_model(
-        Two(), (torch.tensor(X), X[::-1].copy()), inputs_encryption_status=["encrypted", "clear"]
+        Two(),
+        (torch.tensor(X), X[::-1].copy()),
+        n_bits=8,
+        inputs_encryption_status=["encrypted", "clear"],
     )
     assert module.ordered_module_input_names == ("x", "z")
     assert [i.encrypted for i in module.circuit.inputs] == [True, False]
@@ -197,43 +200,75 @@ def test_digits_are_read_as_well_as_by_the_float_network(
 
 
 @pytest.mark.filterwarnings("ignore::cipherlearn.errors.OverflowWarning")
-def test_auto_takes_the_fewest_bits_that_agree(digits: Any) -> None:
+def test_bits_are_chosen_unless_they_are_given(digits: Any) -> None:
     model, train, test, labels = digits
-    chosen = build_quantized_module(model, train, n_bits=5, rounding_threshold_bits="auto")
-    (kept,) = set(count_lookups(chosen.circuit).by_width)
-    assert 3 <= kept <= 6
-    assert accuracy(chosen, test, labels) >= 0.92
-    reference = build_quantized_module(model, train, n_bits=5).forward(train).argmax(1)
-    shares = {}
-    for bits in (kept - 1, kept):
-        fixed = build_quantized_module(model, train, n_bits=5, rounding_threshold_bits=bits)
-        shares[bits] = np.mean(fixed.forward(train).argmax(1) == reference)
-    assert shares[kept - 1] < compile.AUTO_ROUNDING_AGREEMENT <= shares[kept]
-    assert fixed.dumps() == chosen.dumps()
+    module = build_quantized_module(model, train, max_drop=0.05)
+    assert module.search is not None
+    assert module.search.missed_by == 0
+    assert accuracy(module, test, labels) >= 0.88
+    assert build_quantized_module(model, train, n_bits=4).search is None
 
 
 @pytest.mark.filterwarnings("ignore::cipherlearn.errors.OverflowWarning")
-def test_auto_looks_at_the_errors_of_approximate_rounding(digits: Any) -> None:
+@pytest.mark.parametrize("method", ["exact", "approximate"])
+def test_auto_rounding_chooses_what_is_kept(digits: Any, method: str) -> None:
     model, train, test, labels = digits
-    exact, approximate = (
-        build_quantized_module(
-            model, train, n_bits=5, rounding_threshold_bits={"n_bits": "auto", "method": method}
-        )
-        for method in ("exact", "approximate")
+    module = build_quantized_module(
+        model,
+        train,
+        n_bits=4,
+        rounding_threshold_bits={"n_bits": "auto", "method": method},
+        max_drop=0.05,
     )
-    for module in (exact, approximate):
-        assert 2 <= max(count_lookups(module.circuit).by_width) <= 8
-    assert accuracy(approximate, test, labels) >= 0.92
+    assert module.search is not None
+    for point in module.search.points:
+        bits = [point.candidate.common, *(bits for _, bits in point.candidate.single)]
+        assert {(b.weights, b.inputs, b.exact) for b in bits} == {(4, 4, method == "exact")}
+    assert accuracy(module, test, labels) >= 0.88
 
 
-def test_auto_that_no_width_satisfies_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compile, "AUTO_ROUNDING_AGREEMENT", 1.1)
-    with pytest.warns(CalibrationWarning, match="less than 1.1; 8 bits are kept"):
-        module = build_quantized_module(perceptron(), X, n_bits=6, rounding_threshold_bits="auto")
-    assert max(count_lookups(module.circuit).by_width) == 8
+def test_kept_bits_can_be_given_alone(digits: Any) -> None:
+    model, train, _, _ = digits
+    rounding = {"n_bits": 4, "method": "approximate"}
+    module = build_quantized_module(model, train, rounding_threshold_bits=rounding, max_drop=0.05)
+    assert set(count_lookups(module.circuit).by_width) == {4}
 
 
-def test_auto_compares_with_the_float_model_where_nothing_else_can_be_looked_up() -> None:
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_bits": "best"}, "n_bits is a number of bits, a dictionary or 'auto', not 'best'"),
+        ({"n_bits": 4, "labels": [0, 1]}, "labels would change nothing"),
+        ({"n_bits": 4, "max_seconds": 1.0}, "max_seconds would change nothing"),
+        ({"bounds": "sure"}, r"bounds must be one of \['observed', 'proved'\]"),
+        ({"import_qat": True, "bounds": "proved"}, "import_qat=True takes them as they were"),
+        ({"import_qat": True, "distill": True}, "distill=True chooses weights anew"),
+    ],
+)
+def test_options_that_do_not_go_together(options: Any, message: str) -> None:
+    with pytest.raises(InvalidParameterError, match=message):
+        build_quantized_module(perceptron(), X, **options)
+
+
+@pytest.mark.parametrize("bits", [{"n_bits": 3, "rounding_threshold_bits": 2}, {"max_drop": 0.2}])
+def test_the_chosen_bits_are_distilled(monkeypatch: pytest.MonkeyPatch, bits: Any) -> None:
+    seen: list[Any] = []
+
+    def distill(converter: Any, *data: Any, keep_onnx: bool) -> QuantizedModule:
+        seen.append((converter, keep_onnx))
+        return converter.quantize_module(*data, keep_onnx=keep_onnx)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr("cipherlearn.torch.distillation.distill", distill)
+    module = build_quantized_module(perceptron(), X, distill=True, keep_onnx=False, **bits)
+    ((converter, keep_onnx),) = seen
+    assert not keep_onnx
+    assert (module.search is None) == ("n_bits" in bits)
+    if module.search is not None:
+        assert converter.rounding_of("any") == module.search.chosen.candidate.common.rounding
+    np.testing.assert_array_equal(converter.quantize_module(X).forward(X), module.forward(X))
+
+
+def test_what_cannot_be_compiled_says_why() -> None:
     model = make_model(
         [node("Gemm", ["x", "w"], "h"), node("Relu", ["h"], "r"), node("Gemm", ["r", "v"], "y")],
         {"x": ["N", 64]},
@@ -241,16 +276,13 @@ def test_auto_compares_with_the_float_model_where_nothing_else_can_be_looked_up(
         {"w": weights(64, 8), "v": weights(8, 2)},
     )
     data = np.random.default_rng(0).normal(size=(50, 64)).astype(np.float32)
-    module = build_quantized_module(model, data, n_bits=10, rounding_threshold_bits="auto")
-    assert max(count_lookups(module.circuit).by_width) <= 8
+    with pytest.raises(CompilationError, match="no bits were found that can be compiled; weights"):
+        build_quantized_module(model, data, n_bits=14, rounding_threshold_bits="auto")
 
 
 def test_the_same_data_gives_the_same_module(digits: Any) -> None:
     model, train, _, _ = digits
-    first, second = (
-        build_quantized_module(model, train, n_bits=6, rounding_threshold_bits="auto")
-        for _ in range(2)
-    )
+    first, second = (build_quantized_module(model, train, max_drop=0.05) for _ in range(2))
     assert first.dumps() == second.dumps()
 
 
@@ -266,6 +298,8 @@ def test_networks_that_quantize_themselves_are_imported() -> None:
     model = make_model(nodes, {"x": ["N", 4]}, ["y"], {"s": step, "w": grid})
     bits = {"model_inputs": 8, "op_inputs": 6, "op_weights": 3}
     module = compile_onnx_model(model, X, import_qat=True, n_bits=bits)
+    by_itself = compile_onnx_model(model, X, import_qat=True)
+    np.testing.assert_array_equal(by_itself.forward(X), module.forward(X))
     (*_, (_, op)) = module.quant_layers_dict.values()
     np.testing.assert_array_equal(op.constant_inputs[1].qvalues, grid * 8)
     with pytest.raises(UnquantizedTensorError, match="w"):
@@ -309,7 +343,7 @@ def test_a_bad_encryption_status_is_refused() -> None:
     ("data", "kind", "message"),
     [
         (X[:0], InvalidParameterError, r"shape \(0, 4\) has no rows"),
-        (X[:1], InvalidParameterError, "has 1 row; ranges need at least two"),
+        (X[:1], InvalidParameterError, "has 1 row; ranges need"),
         ((), InvalidShapeError, "the input-set is empty"),
         ((X, X), InvalidShapeError, "2 arrays were given; the model takes 1"),
         (np.where(X > 1, np.nan, X), InvalidParameterError, "NaN or infinite"),

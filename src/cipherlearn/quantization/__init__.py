@@ -38,7 +38,7 @@ from cipherlearn.quantization.quantizers import (
     UniformQuantizationParameters,
     UniformQuantizer,
 )
-from cipherlearn.quantization.search import SearchResult, search_bits
+from cipherlearn.quantization.search import SearchResult, SearchSpace, search_bits
 from cipherlearn.quantization.torch_quantizer import TorchUniformQuantizer
 
 __all__ = [
@@ -59,6 +59,7 @@ __all__ = [
     "QuantizedOp",
     "Rounding",
     "SearchResult",
+    "SearchSpace",
     "TorchUniformQuantizer",
     "Trace",
     "TracedTensor",

@@ -209,13 +209,20 @@ def agreement_score(outputs: np.ndarray, reference: np.ndarray) -> float:
 
 
 def score_against_labels(outputs: np.ndarray, labels: np.ndarray) -> float:
-    """Accuracy of scores of several classes, R2 of single values."""
+    """Accuracy of scores of several classes, or of one for the second of two; R2 of other values.
+
+    One score is taken for a probability if it lies from 0 to 1, and for a logit otherwise.
+    """
     if is_classifier(outputs) and labels.ndim == 1:
         return float(np.mean(outputs.argmax(-1) == labels))
     if outputs.size != labels.size:
         raise InvalidShapeError(
             f"labels of shape {labels.shape} do not fit outputs of shape {outputs.shape}"
         )
+    if labels.dtype.kind in "iub" and set(np.unique(labels)) <= {0, 1}:
+        is_probability = bool(((outputs >= 0) & (outputs <= 1)).all())
+        found = outputs.reshape(-1) > (0.5 if is_probability else 0.0)
+        return float(np.mean(found == labels.reshape(-1)))
     return _r2(outputs.reshape(-1), labels.reshape(-1).astype(np.float64))
 
 

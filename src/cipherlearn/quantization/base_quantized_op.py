@@ -356,6 +356,10 @@ class QuantizedOp:
         if quantizer is not None:
             self._operand_quantizers[position] = quantizer
 
+    def given_operand_quantizer(self, position: int) -> UniformQuantizer | None:
+        """What `set_operand_quantizer` was given for an operand, if anything."""
+        return self._operand_quantizers.get(position)
+
     def _quantized(self, operand: QuantizedArray, position: int) -> QuantizedArray:
         """The operand as this operator reads it."""
         fixed = self._operand_quantizers.get(position)

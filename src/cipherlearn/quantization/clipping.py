@@ -1,9 +1,10 @@
-"""Grids of least squared error: what lies far out is clipped if that makes the steps finer."""
+"""Grids of their own for the entries of an axis, for inputs and for what look-ups write."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from cipherlearn.quantization.accumulators import expected_range
 from cipherlearn.quantization.quantizers import (
     MinMaxQuantizationStats,
     QuantizationOptions,
@@ -13,6 +14,57 @@ from cipherlearn.quantization.quantizers import (
 
 #: Shares of the observed range that are tried, on each side of zero.
 SHARES = np.linspace(0.3, 1.0, 29)
+
+
+def feature_quantizer(values: np.ndarray, n_bits: int, axis: int) -> UniformQuantizer:
+    """A quantizer of model inputs with grids of their own for features that gain from it.
+
+    A feature's own grid reaches as far as values like its own are expected to, within the range of
+    all features together. Few rows do not show how far some features reach (a pixel at the border
+    is hardly ever lit), so a grid that is found on one half of the rows has to beat the common one
+    on the other half.
+
+    Parameters
+    ----------
+    values : numpy.ndarray of float64
+        Calibration data, batch axis first.
+    n_bits : int
+    axis : int
+        Of the features; scale and zero-point are arrays along it.
+    """
+    keep, steps = axis % values.ndim, 2**n_bits - 1
+    columns = np.moveaxis(values, keep, -1).reshape(len(values), -1, values.shape[keep])
+    low, high = float(columns.min()), float(columns.max())
+    common = _grids(np.full(columns.shape[-1], low), np.full(columns.shape[-1], high), steps)
+    gained = np.zeros(columns.shape[-1])
+    for fitted, other in ((columns[::2], columns[1::2]), (columns[1::2], columns[::2])):
+        own = _expected_grids(fitted, low, high, steps)
+        gained += _error(other, *common, steps) - _error(other, *own, steps)
+    own = _expected_grids(columns, low, high, steps)
+    scale, zero = (np.where(gained > 0, o, c) for o, c in zip(own, common, strict=True))
+    return _along(axis, values, n_bits, scale, zero)
+
+
+def _expected_grids(
+    columns: np.ndarray, least: float, most: float, steps: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Grids over the range that is expected for each feature, within a range."""
+    low, high = (side[0, 0] for side in expected_range(columns, (0, 1)))
+    return _grids(np.maximum(low, least), np.minimum(high, most), steps)
+
+
+def _grids(low: np.ndarray, high: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """Scale and zero-point for each range; what is constant is one step from zero, or zero."""
+    constant = high - low <= 0.0
+    scale = np.where(constant, np.abs(high) + (high == 0.0), (high - low) / steps)
+    return scale, np.where(constant, high < 0.0, np.rint(-low / scale))
+
+
+def _error(columns: np.ndarray, scale: np.ndarray, zero: np.ndarray, steps: int) -> np.ndarray:
+    """Squared error of each feature on its grid."""
+    integers = np.clip(np.rint(columns / scale + zero), 0, steps)
+    result: np.ndarray = np.square(scale * (integers - zero) - columns).sum(axis=(0, 1))
+    return result
 
 
 def least_error_quantizer(values: np.ndarray, n_bits: int, axis: int) -> UniformQuantizer:
@@ -34,9 +86,9 @@ def least_error_quantizer(values: np.ndarray, n_bits: int, axis: int) -> Uniform
         Unsigned; entries that are always 0 get the widest of the other grids.
     """
     keep = axis % values.ndim
-    columns = np.moveaxis(values, keep, -1).reshape(-1, values.shape[keep])
-    low = np.minimum(columns.min(axis=0), 0.0)
-    high = np.maximum(columns.max(axis=0), 0.0)
+    columns = np.moveaxis(values, keep, -1).reshape(len(values), -1, values.shape[keep])
+    low = np.minimum(columns.min(axis=(0, 1)), 0.0)
+    high = np.maximum(columns.max(axis=(0, 1)), 0.0)
     steps = 2**n_bits - 1
     dead = high - low <= 0.0
     widest = float((high - low).max()) or 1.0
@@ -45,14 +97,20 @@ def least_error_quantizer(values: np.ndarray, n_bits: int, axis: int) -> Uniform
     for share in SHARES:
         tried = np.where(dead, widest, (high - low) * share) / steps
         start = np.rint(np.clip(-low * share / tried, 0, steps))
-        integers = np.clip(np.rint(columns / tried + start), 0, steps)
-        error = np.square(tried * (integers - start) - columns).mean(axis=0)
+        error = _error(columns, tried, start, steps)
         better = error < least
         scale, zero = np.where(better, tried, scale), np.where(better, start, zero)
         least = np.where(better, error, least)
-    shape = [-1 if position == keep else 1 for position in range(values.ndim)]
+    return _along(axis, values, n_bits, scale, zero)
+
+
+def _along(
+    axis: int, values: np.ndarray, n_bits: int, scale: np.ndarray, zero: np.ndarray
+) -> UniformQuantizer:
+    shape = [1] * values.ndim
+    shape[axis] = -1
     params = UniformQuantizationParameters(
         scale.reshape(shape), zero.astype(np.int64).reshape(shape), 0
     )
-    stats = MinMaxQuantizationStats(float(columns.max()), float(columns.min()))
+    stats = MinMaxQuantizationStats(float(values.max()), float(values.min()))
     return UniformQuantizer(QuantizationOptions(n_bits), stats, params)

@@ -14,7 +14,7 @@ from functools import cached_property
 import numpy as np
 
 from cipherlearn.quantization.accumulators import NOISE_CAP, expected_range, top_of_range
-from cipherlearn.quantization.least_squares import Moments, quadratic, round_weights
+from cipherlearn.quantization.least_squares import Moments, QuadraticForm, round_weights
 
 #: Steps that are tried where the error decides, relative to the one that just holds all weights.
 STEPS = np.linspace(0.35, 1.1, 16)
@@ -50,7 +50,7 @@ class Layer:
     weights: np.ndarray
 
     @cached_property
-    def solution(self) -> tuple[np.ndarray, np.ndarray]:
+    def solution(self) -> tuple[np.ndarray, QuadraticForm]:
         """Real weights of least error, and the quadratic form of the error: see `Moments`."""
         return Moments.of(self.inputs, self.targets).solution(self.weights)
 
@@ -83,17 +83,31 @@ class Fit:
     scale: np.ndarray
 
 
-def fit_least_error(layer: Layer, limit: int) -> Fit:
-    """Weights of at most ``limit``, with the step of least error for each channel."""
+def fit_least_error(layer: Layer, limit: int, noisy: bool) -> Fit:
+    """Weights of at most ``limit``, with the step of least error for each channel.
+
+    Parameters
+    ----------
+    layer : Layer
+    limit : int
+    noisy : bool
+        Whether the inputs come from look-ups. The channel that amplifies their noise most decides
+        the price; none is to do so more than it would with one step for all channels.
+    """
     wanted, hessian = layer.solution
-    largest = np.abs(wanted).max(axis=1) / limit
-    largest = np.where(largest > 0, largest, 1.0)
+    sizes = np.abs(wanted).max(axis=1)
+    largest = np.where(sizes > 0, sizes, 1.0) / limit
+    least_step = np.zeros(len(wanted))
+    if noisy and sizes.any():
+        norms = np.linalg.norm(wanted, axis=1)
+        least_step = norms / norms.max() * sizes.max() / limit
     best = Fit(np.zeros(wanted.shape, np.int64), largest)
     least = np.full(len(wanted), np.inf)
     for share in STEPS:
-        integers = round_weights(wanted, hessian, largest * share, limit)
-        scale = _refitted(integers, wanted, hessian, largest * share)
-        error = quadratic(wanted - scale[:, None] * integers, hessian)
+        tried = np.maximum(largest * share, least_step)
+        integers = round_weights(wanted, hessian, tried, limit)
+        scale = _refitted(integers, wanted, hessian, tried)
+        error = hessian.of(wanted - scale[:, None] * integers)
         better = error < least
         best = Fit(
             np.where(better[:, None], integers, best.integers),
@@ -104,11 +118,11 @@ def fit_least_error(layer: Layer, limit: int) -> Fit:
 
 
 def _refitted(
-    integers: np.ndarray, wanted: np.ndarray, hessian: np.ndarray, scale: np.ndarray
+    integers: np.ndarray, wanted: np.ndarray, hessian: QuadraticForm, scale: np.ndarray
 ) -> np.ndarray:
     """The steps of least error for given integers."""
-    product = integers @ hessian
-    norm = quadratic(integers.astype(np.float64), hessian)
+    product = integers @ hessian.matrix
+    norm = hessian.of(integers.astype(np.float64))
     refitted = np.einsum("ci,ci->c", product, wanted) / np.where(norm > 0, norm, 1.0)
     return np.where((norm > 0) & (refitted > 0), refitted, scale)
 

@@ -9,6 +9,7 @@ quadratic form in its weights, and every step to another integer that lowers it 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import scipy.linalg
@@ -19,6 +20,33 @@ RIDGE = 0.1
 
 #: Passes of coordinate descent at most; it ends earlier where nothing changes.
 SWEEPS = 8
+
+
+@dataclass(frozen=True, eq=False)
+class QuadraticForm:
+    """The error ``r' H r`` of weights that are off by ``r``.
+
+    Parameters
+    ----------
+    matrix : numpy.ndarray of shape (inputs, inputs)
+        Positive definite.
+    """
+
+    matrix: np.ndarray
+
+    def of(self, rest: np.ndarray) -> np.ndarray:
+        """The error of each row."""
+        return np.einsum("ci,ci->c", rest @ self.matrix, rest)
+
+    @cached_property
+    def feedback(self) -> tuple[np.ndarray, np.ndarray]:
+        """The order in which inputs are rounded, and how the later ones make up for an error.
+
+        Row i of the second, a triangular matrix in that order, belongs to an error at input i.
+        """
+        order = np.argsort(-self.matrix.diagonal(), kind="stable")
+        inverse = scipy.linalg.inv(self.matrix[np.ix_(order, order)])
+        return order, scipy.linalg.cholesky(inverse, lower=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +80,7 @@ class Moments:
         cross = (targets - mean_target).T @ centred / len(inputs)
         return cls(len(inputs), mean_input, mean_target, gram, cross)
 
-    def solution(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def solution(self, weights: np.ndarray) -> tuple[np.ndarray, QuadraticForm]:
         """The real weights of least error, near given ones, and the quadratic form of the error.
 
         Parameters
@@ -63,7 +91,7 @@ class Moments:
         Returns
         -------
         weights : numpy.ndarray of shape (channels, inputs)
-        hessian : numpy.ndarray of shape (inputs, inputs)
+        hessian : QuadraticForm
             Positive definite, also where inputs never change.
         """
         diagonal = self.gram.diagonal()
@@ -72,11 +100,12 @@ class Moments:
         ridge = share * typical if typical > 0 else 1.0
         hessian = self.gram + ridge * np.eye(len(diagonal))
         wanted = self.cross + ridge * weights
-        return scipy.linalg.solve(hessian, wanted.T, assume_a="pos").T, hessian
+        solved = scipy.linalg.solve(hessian, wanted.T, assume_a="pos").T
+        return solved, QuadraticForm(hessian)
 
 
 def round_weights(
-    wanted: np.ndarray, hessian: np.ndarray, scale: np.ndarray, limit: int
+    wanted: np.ndarray, hessian: QuadraticForm, scale: np.ndarray, limit: int
 ) -> np.ndarray:
     """Integers ``q`` with ``|q| <= limit`` and small ``(w - scale q)' H (w - scale q)``.
 
@@ -84,7 +113,7 @@ def round_weights(
     ----------
     wanted : numpy.ndarray of shape (channels, inputs)
         Real weights.
-    hessian : numpy.ndarray of shape (inputs, inputs)
+    hessian : QuadraticForm
     scale : numpy.ndarray of shape (channels,)
         Step of each channel's weights.
     limit : int
@@ -98,21 +127,13 @@ def round_weights(
     # Descent ends in the next minimum: from two starts, the better one is taken for each channel.
     starts = (_sequential(steps, hessian, limit), np.clip(np.rint(steps), -limit, limit))
     first, second = (_descend(steps, start, hessian, limit) for start in starts)
-    better = quadratic(steps - second, hessian) < quadratic(steps - first, hessian)
+    better = hessian.of(steps - second) < hessian.of(steps - first)
     return np.where(better[:, None], second, first).astype(np.int64)
 
 
-def quadratic(rest: np.ndarray, hessian: np.ndarray) -> np.ndarray:
-    """``r' H r`` of each row."""
-    return np.einsum("ci,ci->c", rest @ hessian, rest)
-
-
-def _sequential(steps: np.ndarray, hessian: np.ndarray, limit: int) -> np.ndarray:
+def _sequential(steps: np.ndarray, hessian: QuadraticForm, limit: int) -> np.ndarray:
     """Round input by input; what rounding did wrong is passed on to the inputs that follow."""
-    order = np.argsort(-hessian.diagonal(), kind="stable")
-    inverse = scipy.linalg.inv(hessian[np.ix_(order, order)])
-    # Row i of this factor tells how the inputs after i make up for an error at i.
-    factor = scipy.linalg.cholesky(inverse, lower=False)
+    order, factor = hessian.feedback
     left = steps[:, order].copy()
     result = np.empty_like(left)
     for i in range(left.shape[1]):
@@ -125,11 +146,11 @@ def _sequential(steps: np.ndarray, hessian: np.ndarray, limit: int) -> np.ndarra
 
 
 def _descend(
-    steps: np.ndarray, integers: np.ndarray, hessian: np.ndarray, limit: int
+    steps: np.ndarray, integers: np.ndarray, hessian: QuadraticForm, limit: int
 ) -> np.ndarray:
     """Change one weight at a time to the integer of least error, until none changes."""
-    diagonal = hessian.diagonal()
-    gradient = (steps - integers) @ hessian
+    matrix, diagonal = hessian.matrix, hessian.matrix.diagonal()
+    gradient = (steps - integers) @ matrix
     for _ in range(SWEEPS):
         changed = False
         for i in range(steps.shape[1]):
@@ -138,7 +159,7 @@ def _descend(
             if change.any():
                 changed = True
                 integers[:, i] = best
-                gradient -= np.outer(change, hessian[i])
+                gradient -= np.outer(change, matrix[i])
         if not changed:
             break
     return integers

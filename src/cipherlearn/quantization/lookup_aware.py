@@ -12,10 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from cipherlearn import ops
 from cipherlearn.errors import CalibrationWarning, InvalidParameterError, warn
+from cipherlearn.onnx import Graph, Node
 from cipherlearn.ops._weights import WeightLayout
 from cipherlearn.quantization.base_quantized_op import numbers
-from cipherlearn.quantization.clipping import least_error_quantizer
+from cipherlearn.quantization.clipping import feature_quantizer, least_error_quantizer
+from cipherlearn.quantization.grid import observed_range
 from cipherlearn.quantization.layer_fit import (
     Fit,
     Layer,
@@ -24,7 +27,7 @@ from cipherlearn.quantization.layer_fit import (
     fit_to_range,
 )
 from cipherlearn.quantization.mixing import FittedWeights, QuantizedMixingOp
-from cipherlearn.quantization.n_bits import DEFAULT_MODEL_BITS, LayerBits, Rounding
+from cipherlearn.quantization.n_bits import DEFAULT_MODEL_BITS, LayerBits
 from cipherlearn.quantization.post_training import PostTrainingAffineQuantization
 from cipherlearn.quantization.quantized_array import QuantizedArray
 from cipherlearn.quantization.quantizers import (
@@ -79,7 +82,6 @@ class PostTrainingLookupQuantization(PostTrainingAffineQuantization):
         if bounds not in BOUNDS:
             raise InvalidParameterError(f"bounds must be one of {list(BOUNDS)}, not {bounds!r}")
         self.bounds = bounds
-        self.layers: Mapping[str, LayerBits] = {}
 
     @classmethod
     def of_layers(
@@ -88,6 +90,7 @@ class PostTrainingLookupQuantization(PostTrainingAffineQuantization):
         common: LayerBits,
         layers: Mapping[str, LayerBits],
         input_bits: int,
+        bounds: str = "observed",
     ) -> PostTrainingLookupQuantization:
         """A converter with bits of their own for some layers.
 
@@ -97,9 +100,10 @@ class PostTrainingLookupQuantization(PostTrainingAffineQuantization):
         common : LayerBits
             For all other layers.
         layers : mapping of str to LayerBits
-            By the name of the layer's node (`QuantizedModule.chosen_layers` lists them).
+            By the name of the layer's node (`QuantizedModule.weight_layers` lists them).
         input_bits : int
             Bits of the model's inputs.
+        bounds : {"observed", "proved"}, default="observed"
         """
         n_bits = {
             "model_inputs": input_bits,
@@ -107,14 +111,9 @@ class PostTrainingLookupQuantization(PostTrainingAffineQuantization):
             "op_weights": common.weights,
             "model_outputs": max(DEFAULT_MODEL_BITS, common.inputs),
         }
-        converter = cls(n_bits, numpy_model, common.rounding)
+        converter = cls(n_bits, numpy_model, common.rounding, bounds)
         converter.layers = dict(layers)
         return converter
-
-    def rounding_of(self, layer: str) -> Rounding | None:
-        """Rounding of a layer's accumulator."""
-        own = self.layers.get(layer)
-        return super().rounding_of(layer) if own is None else own.rounding
 
     def input_bits_of(self, layer: str) -> int:
         """Bits of a layer's operand."""
@@ -125,6 +124,28 @@ class PostTrainingLookupQuantization(PostTrainingAffineQuantization):
         """Bits of a layer's weights."""
         own = self.layers.get(layer)
         return self.n_bits_op_weights if own is None else own.weights
+
+    def feature_grids(self, name: str, graph: Graph, values: np.ndarray) -> UniformQuantizer | None:
+        """Grids of its own for every feature, if linear layers alone read the input.
+
+        The steps then are a part of their weights, which costs nothing. Whole numbers keep the grid
+        that represents them.
+        """
+        axes = {_operand_axis(reader, name, graph) for reader in graph.consumers(name)}
+        n_bits = self.n_bits_model_inputs
+        whole = observed_range(values).bits_of_whole_numbers(QuantizationOptions(n_bits))
+        if len(axes) != 1 or None in axes or whole or name in graph.output_names:
+            return None
+        (axis,) = axes
+        return None if axis is None else feature_quantizer(values, n_bits, axis)
+
+    def operand_quantizer(
+        self, value: QuantizedArray, name: str, n_bits: int
+    ) -> UniformQuantizer | None:
+        """The client's integers as they are, if their features have grids of their own."""
+        del name, n_bits
+        by_client = value.holds_integers and not value.quantizer.no_clipping
+        return value.quantizer if by_client and np.size(value.quantizer.scale) > 1 else None
 
     def choose_weights(
         self, op: QuantizedMixingOp, operands: list[QuantizedArray], target: np.ndarray
@@ -174,7 +195,7 @@ class PostTrainingLookupQuantization(PostTrainingAffineQuantization):
             bits = max(bits, FREE_WEIGHT_BITS)
         limit = max(1, 2 ** (bits - 1) - 1)
         if rounding is None:
-            return None, [fit_least_error(layer, limit) for layer in layers]
+            return None, [fit_least_error(layer, limit, op.follows_lookup) for layer in layers]
         lowest, highest = operand.integer_limits
         count = layers[0].inputs.shape[1] if self.bounds == "proved" else 0
         proved = np.full(count, float(highest - lowest))
@@ -183,6 +204,16 @@ class PostTrainingLookupQuantization(PostTrainingAffineQuantization):
         return lsbs, [
             fit_to_range(layer, lsbs, kept, op.follows_lookup, proved) for layer in layers
         ]
+
+
+def _operand_axis(node: Node, name: str, graph: Graph) -> int | None:
+    """The axis of a linear layer's operand that its weights run along; None for other operators."""
+    form = ops.get(node.op).integer
+    layout = None if form is None else form.layout
+    if layout is None or node.inputs[0] != name or node.inputs[1] not in graph.constants:
+        return None
+    weights = graph.constants[node.inputs[1]]
+    return layout.operand_axis if layout.accepts(weights, node.attributes) else None
 
 
 def _warn_of_few_rows(op: QuantizedMixingOp, layer: Layer) -> None:

@@ -201,6 +201,12 @@ class QuantizedMixingOp(QuantizedOp, is_utility=True):
         return -1 if axis is None else axis
 
     @property
+    def has_weights(self) -> bool:
+        """Whether it multiplies its operand by constant weights (of a linear layer)."""
+        is_linear = self.form is not None and self.form.layout is not None
+        return is_linear and isinstance(self.constant_inputs.get(1), QuantizedArray)
+
+    @property
     def lsbs_to_remove(self) -> int:
         """Bits that rounding takes off the accumulator (0 before calibration)."""
         return 0 if self.plan is None else self.plan.lsbs

@@ -20,6 +20,7 @@ from cipherlearn.quantization.grid import (
 )
 from cipherlearn.quantization.mixing import QuantizedMixingOp
 from cipherlearn.quantization.n_bits import (
+    LayerBits,
     Rounding,
     get_n_bits_dict,
     process_rounding_threshold_bits,
@@ -73,6 +74,8 @@ class ONNXConverter:
                 "the compile functions; a converter takes a number of bits"
             )
         self.rounding_threshold_bits = rounding_threshold_bits
+        #: Layers with bits of their own, by the name of their node.
+        self.layers: Mapping[str, LayerBits] = {}
         self.quant_ops_dict: dict[str, tuple[tuple[str, ...], QuantizedOp]] = {}
         self.quant_params: dict[str, Any] = {}
 
@@ -98,8 +101,8 @@ class ONNXConverter:
 
     def rounding_of(self, layer: str) -> Rounding | None:
         """Rounding of the accumulator of a layer, by the name of its node."""
-        del layer
-        return self.rounding
+        own = self.layers.get(layer)
+        return self.rounding if own is None else own.rounding
 
     def input_bits_of(self, layer: str) -> int:
         """Bits of the operands of a layer, by the name of its node."""
@@ -156,6 +159,19 @@ class ONNXConverter:
         """An input of the model, as the client quantizes it."""
         options = self.options_for_inputs(self.n_bits_model_inputs, [values])
         return QuantizedArray(options.n_bits, values, options=options, stats=observed_range(values))
+
+    def feature_grids(self, name: str, graph: Graph, values: np.ndarray) -> UniformQuantizer | None:
+        """Grids of its own for every feature of an input; None for one grid.
+
+        Parameters
+        ----------
+        name : str
+        graph : Graph
+        values : numpy.ndarray
+            Calibration data.
+        """
+        del name, graph, values
+        return None
 
     def options_for_inputs(self, n_bits: int, values: list[np.ndarray]) -> QuantizationOptions:
         """How operands with these calibration values are quantized: signed if one is negative."""

@@ -337,8 +337,8 @@ class QuantizedModule(CircuitModel):
         """
         return measure_agreement(self, X, y, n_fhe, random_state)
 
-    def chosen_layers(self) -> dict[str, tuple[bool, bool]]:
-        """The layers whose weights were chosen for look-ups, in order.
+    def weight_layers(self) -> dict[str, tuple[bool, bool]]:
+        """The layers with constant weights, in order.
 
         Returns
         -------
@@ -349,7 +349,7 @@ class QuantizedModule(CircuitModel):
         return {
             op.op_instance_name: (op.follows_lookup, op.feeds_lookup)
             for _, op in self.quant_layers_dict.values()
-            if isinstance(op, QuantizedMixingOp) and op.fitted is not None
+            if isinstance(op, QuantizedMixingOp) and op.has_weights
         }
 
     def trace(self, *x: np.ndarray) -> Trace:

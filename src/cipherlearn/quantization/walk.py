@@ -75,21 +75,20 @@ class Walk:
         for names in _joined_inputs(graph):
             together = np.concatenate([self._floats[name].reshape(-1) for name in names])
             for name in names:
-                self._quantized[name] = self._input(name, together, name in encodings)
+                if name in encodings:
+                    known = _bits(self._floats[name])
+                else:
+                    known = self._input_quantizer(name, together)
+                self._quantized[name] = _from_client(self._floats[name], known)
         self._breakdown = Breakdown(self._floats, self._quantized)
 
-    def _input(self, name: str, together: np.ndarray, is_binary: bool) -> QuantizedArray:
-        """An input, quantized for the range of all inputs that it is joined with."""
-        array = self._floats[name]
-        sample = _bits(array) if is_binary else self.converter.quantize_input(together)
-        if not is_binary:
-            q = sample.quantizer
-            sample = QuantizedArray(q.n_bits, array, options=q, stats=q, params=q)
-        # From here on the client's integers are what there is: calibrate on what they stand for.
-        known = sample.quantizer
-        return QuantizedArray(
-            sample.n_bits, sample.qvalues, False, options=known, stats=known, params=known
-        )
+    def _input_quantizer(self, name: str, together: np.ndarray) -> UniformQuantizer:
+        """Of an input, for the range of all inputs that it is joined with."""
+        values = self._floats[name]
+        own = None
+        if together.size == values.size:
+            own = self.converter.feature_grids(name, self.graph, values)
+        return self.converter.quantize_input(together).quantizer if own is None else own
 
     def quantizers(self, names: tuple[str, ...]) -> list[UniformQuantizer]:
         """Quantizers of inputs or outputs."""
@@ -264,8 +263,17 @@ def _is_joint(op: ops.Op) -> bool:
     return op.integer is not None and (op.integer.keeps_grid or op.integer.common_scale)
 
 
-def _bits(array: np.ndarray) -> QuantizedArray:
-    return QuantizedArray(1, array.astype(np.float64), rmin=0.0, rmax=1.0, scale=1.0, zero_point=0)
+def _from_client(values: np.ndarray, known: UniformQuantizer) -> QuantizedArray:
+    """An input as the client's integers: calibration goes on with what they stand for."""
+    return QuantizedArray(
+        known.n_bits, known.quant(values), False, options=known, stats=known, params=known
+    )
+
+
+def _bits(array: np.ndarray) -> UniformQuantizer:
+    """Zeros and ones as they are."""
+    reals = array.astype(np.float64)
+    return QuantizedArray(1, reals, rmin=0.0, rmax=1.0, scale=1.0, zero_point=0).quantizer
 
 
 def _has_grid(reader: Node) -> bool:

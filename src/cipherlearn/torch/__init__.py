@@ -11,15 +11,23 @@ if TYPE_CHECKING:
         compile_onnx_model,
         compile_torch_model,
     )
+    from cipherlearn.torch.distillation import distill
     from cipherlearn.torch.numpy_module import NumpyModule
 
-__all__ = ["NumpyModule", "build_quantized_module", "compile_onnx_model", "compile_torch_model"]
+__all__ = [
+    "NumpyModule",
+    "build_quantized_module",
+    "compile_onnx_model",
+    "compile_torch_model",
+    "distill",
+]
 
 _MODULES = {
     "NumpyModule": "cipherlearn.torch.numpy_module",
     "build_quantized_module": "cipherlearn.torch.compile",
     "compile_onnx_model": "cipherlearn.torch.compile",
     "compile_torch_model": "cipherlearn.torch.compile",
+    "distill": "cipherlearn.torch.distillation",
 }
 
 

@@ -2,50 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cipherlearn.circuit import count_lookups, simulate
 from cipherlearn.engines import CompileOptions
 from cipherlearn.errors import (
-    CalibrationWarning,
     InvalidParameterError,
     InvalidShapeError,
     InvalidTypeError,
-    LookupWidthError,
-    warn,
 )
 from cipherlearn.onnx import load_model
-from cipherlearn.quantization.agreement import agreement_score
 from cipherlearn.quantization.calibration import as_array
 from cipherlearn.quantization.circuit_model import check_encryption_status
-from cipherlearn.quantization.n_bits import (
-    ROUNDING_RANGE,
-    Rounding,
-    get_n_bits_dict,
-    process_rounding_threshold_bits,
-)
-from cipherlearn.quantization.post_training import (
-    PostTrainingAffineQuantization,
-    PostTrainingQATImporter,
-)
 from cipherlearn.quantization.quantized_module import QuantizedModule
-from cipherlearn.quantization.search import search_bits
+from cipherlearn.torch._quantize import Request
 from cipherlearn.torch.numpy_module import NumpyModule
 
 if TYPE_CHECKING:
     import torch
 
     from cipherlearn.onnx import ModelSource
-
-#: Width of weights and activations where none is asked for.
-DEFAULT_N_BITS = 8
-
-#: Agreement with the unrounded model that ``rounding_threshold_bits="auto"`` keeps.
-AUTO_ROUNDING_AGREEMENT = 0.99
 
 #: Layers of Brevitas that mark a network as quantization-aware.
 _BREVITAS_LAYERS = {"QuantConv1d", "QuantConv2d", "QuantIdentity", "QuantLinear", "QuantReLU"}
@@ -58,7 +36,7 @@ def compile_torch_model(
     configuration: Any = None,
     artifacts: Any = None,
     show_mlir: bool = False,
-    n_bits: int | str | Mapping[str, int] = DEFAULT_N_BITS,
+    n_bits: int | str | Mapping[str, int] = "auto",
     rounding_threshold_bits: Any = None,
     p_error: float | None = None,
     global_p_error: float | None = None,
@@ -70,6 +48,8 @@ def compile_torch_model(
     labels: Any = None,
     max_drop: float = 0.01,
     max_seconds: float | None = None,
+    bounds: str = "observed",
+    distill: bool = False,
 ) -> QuantizedModule:
     """Quantize a PyTorch module after training and compile it. No key is made.
 
@@ -85,15 +65,16 @@ def compile_torch_model(
         The engine's own configuration and artifacts collector.
     show_mlir : bool, default=False
         Print the engine's intermediate code.
-    n_bits : int, dict or "auto", default=8
+    n_bits : "auto", int or dict, default="auto"
         Width of weights and activations: see `cipherlearn.quantization.get_n_bits_dict`.
-        ``"auto"`` finds the cheapest bits of every layer, rounding included, that are accurate
-        enough (`cipherlearn.quantization.search_bits`); the engine is asked for the price of every
-        candidate, which takes minutes for networks of some size.
-    rounding_threshold_bits : None, int or dict, default=None
+        ``"auto"`` finds the cheapest bits of every layer that are accurate enough
+        (`cipherlearn.quantization.search_bits`); the engine is asked for the price of every
+        candidate, which takes a minute or so, and more for deep networks.
+    rounding_threshold_bits : None, "auto", int or dict, default=None
         Bits of the accumulators that look-ups read, 2 to 8; or ``{"n_bits": ..., "method": ...}``
-        with ``"auto"`` or bits, and ``"exact"`` or ``"approximate"``. ``"auto"`` takes the fewest
-        bits that agree with the unrounded model on 99 % of the calibration rows.
+        with ``"auto"`` or bits, and ``"exact"`` or ``"approximate"``. ``"auto"`` chooses them layer
+        by layer. None does not round if ``n_bits`` is given, and leaves everything to ``"auto"``
+        otherwise.
     p_error : float, optional
         Error probability of one table look-up. Default: 2**-40.
     global_p_error : float, optional
@@ -106,12 +87,18 @@ def compile_torch_model(
         Changes nothing: operands and sums have widths of their own without a copy.
     device : {"cpu", "cuda"}, default="cpu"
     labels : array-like of shape (rows,), optional
-        Classes or targets of the calibration rows, which ``n_bits="auto"`` scores against. Default:
-        the float model's results.
+        Classes or targets of the calibration rows, which ``"auto"`` scores against. Default: the
+        float model's results.
     max_drop : float, default=0.01
-        Accuracy, agreement or R2 that ``n_bits="auto"`` may lose.
+        Accuracy, agreement or R2 that ``"auto"`` may lose.
     max_seconds : float, optional
-        Longest estimated prediction: ``n_bits="auto"`` then takes the most accurate bits within it.
+        Longest estimated prediction: ``"auto"`` then takes the most accurate bits within it.
+    bounds : {"observed", "proved"}, default="observed"
+        Whether rounded accumulators get the range that calibration data leads to expect, or one
+        that no input can leave: see `cipherlearn.quantization.PostTrainingLookupQuantization`.
+    distill : bool, default=False
+        Train the quantized weights to give the float model's results: see
+        `cipherlearn.torch.distill`. Takes about a minute, and needs no labels.
 
     Returns
     -------
@@ -133,9 +120,6 @@ def compile_torch_model(
     return _quantize_and_compile(
         torch_model,
         torch_inputset,
-        import_qat=import_qat,
-        n_bits=n_bits,
-        rounding_threshold_bits=rounding_threshold_bits,
         configuration=configuration,
         artifacts=artifacts,
         show_mlir=show_mlir,
@@ -144,7 +128,16 @@ def compile_torch_model(
         verbose=verbose,
         inputs_encryption_status=inputs_encryption_status,
         device=device,
-        target=_Target(labels, max_drop, max_seconds),
+        request=Request(
+            n_bits,
+            rounding_threshold_bits,
+            import_qat,
+            labels,
+            max_drop,
+            max_seconds,
+            bounds,
+            distill,
+        ),
     )
 
 
@@ -155,7 +148,7 @@ def compile_onnx_model(
     configuration: Any = None,
     artifacts: Any = None,
     show_mlir: bool = False,
-    n_bits: int | str | Mapping[str, int] = DEFAULT_N_BITS,
+    n_bits: int | str | Mapping[str, int] = "auto",
     rounding_threshold_bits: Any = None,
     p_error: float | None = None,
     global_p_error: float | None = None,
@@ -167,6 +160,8 @@ def compile_onnx_model(
     labels: Any = None,
     max_drop: float = 0.01,
     max_seconds: float | None = None,
+    bounds: str = "observed",
+    distill: bool = False,
 ) -> QuantizedModule:
     """Quantize an ONNX model and compile it. No key is made.
 
@@ -176,7 +171,7 @@ def compile_onnx_model(
         Trained model: in memory, as the content of a file, or as its path.
     torch_inputset, import_qat, configuration, artifacts, show_mlir, n_bits, \
     rounding_threshold_bits, p_error, global_p_error, verbose, inputs_encryption_status, \
-    reduce_sum_copy, device, labels, max_drop, max_seconds
+    reduce_sum_copy, device, labels, max_drop, max_seconds, bounds, distill
         As for `compile_torch_model`.
 
     Returns
@@ -187,9 +182,6 @@ def compile_onnx_model(
     return _quantize_and_compile(
         load_model(onnx_model),
         torch_inputset,
-        import_qat=import_qat,
-        n_bits=n_bits,
-        rounding_threshold_bits=rounding_threshold_bits,
         configuration=configuration,
         artifacts=artifacts,
         show_mlir=show_mlir,
@@ -198,7 +190,16 @@ def compile_onnx_model(
         verbose=verbose,
         inputs_encryption_status=inputs_encryption_status,
         device=device,
-        target=_Target(labels, max_drop, max_seconds),
+        request=Request(
+            n_bits,
+            rounding_threshold_bits,
+            import_qat,
+            labels,
+            max_drop,
+            max_seconds,
+            bounds,
+            distill,
+        ),
     )
 
 
@@ -206,7 +207,7 @@ def build_quantized_module(
     model: torch.nn.Module | ModelSource,
     torch_inputset: Any,
     import_qat: bool = False,
-    n_bits: int | str | Mapping[str, int] = DEFAULT_N_BITS,
+    n_bits: int | str | Mapping[str, int] = "auto",
     rounding_threshold_bits: Any = None,
     reduce_sum_copy: bool = False,
     keep_onnx: bool = True,
@@ -215,6 +216,8 @@ def build_quantized_module(
     labels: Any = None,
     max_drop: float = 0.01,
     max_seconds: float | None = None,
+    bounds: str = "observed",
+    distill: bool = False,
 ) -> QuantizedModule:
     """Quantize a PyTorch or ONNX model, without compiling it.
 
@@ -222,7 +225,7 @@ def build_quantized_module(
     ----------
     model : torch.nn.Module, onnx.ModelProto, bytes, str or path
     torch_inputset, import_qat, n_bits, rounding_threshold_bits, reduce_sum_copy, device, labels, \
-    max_drop, max_seconds
+    max_drop, max_seconds, bounds, distill
         As for `compile_torch_model`.
     keep_onnx : bool, default=True
         Whether the module keeps the float model, for `QuantizedModule.agreement`.
@@ -233,49 +236,35 @@ def build_quantized_module(
     """
     del reduce_sum_copy
     options = CompileOptions.of(device=device)
-    target = _Target(labels, max_drop, max_seconds)
-    return _quantize(
-        model,
-        torch_inputset,
-        import_qat,
+    request = Request(
         n_bits,
         rounding_threshold_bits,
-        keep_onnx,
-        options,
-        target,
+        import_qat,
+        labels,
+        max_drop,
+        max_seconds,
+        bounds,
+        distill,
     )
-
-
-@dataclass(frozen=True)
-class _Target:
-    """What ``n_bits="auto"`` looks for: see `compile_torch_model`."""
-
-    labels: Any
-    max_drop: float
-    max_seconds: float | None
+    return _quantize(model, torch_inputset, request, options, keep_onnx)
 
 
 def _quantize_and_compile(
     model: Any,
     inputset: Any,
     *,
-    import_qat: bool,
-    n_bits: int | str | Mapping[str, int],
-    rounding_threshold_bits: Any,
+    request: Request,
     p_error: float | None,
     global_p_error: float | None,
     inputs_encryption_status: Sequence[str] | None,
     device: str,
-    target: _Target,
     **options: Any,
 ) -> QuantizedModule:
     """What the compile functions share. Options are checked before the model is exported."""
     errors = CompileOptions.of(p_error, global_p_error, device=device)
     if inputs_encryption_status is not None:
         check_encryption_status(inputs_encryption_status)
-    module = _quantize(
-        model, inputset, import_qat, n_bits, rounding_threshold_bits, True, errors, target
-    )
+    module = _quantize(model, inputset, request, errors, True)
     module.compile(
         to_numpy_inputs(inputset),
         p_error=p_error,
@@ -288,62 +277,12 @@ def _quantize_and_compile(
 
 
 def _quantize(
-    model: Any,
-    inputset: Any,
-    import_qat: bool,
-    n_bits: int | str | Mapping[str, int],
-    rounding_threshold_bits: Any,
-    keep_onnx: bool,
-    options: CompileOptions,
-    target: _Target,
+    model: Any, inputset: Any, request: Request, options: CompileOptions, keep_onnx: bool
 ) -> QuantizedModule:
-    # What can be wrong without looking at the model is found before it is exported.
-    rounding = process_rounding_threshold_bits(rounding_threshold_bits)
-    if isinstance(n_bits, str):
-        _check_auto(n_bits, rounding, import_qat)
-    else:
-        get_n_bits_dict(n_bits)
     arrays = to_numpy_inputs(inputset)
     # Two rows, so that the exporter does not take a batch of one for a fixed size.
     numpy_model = NumpyModule(model, dummy_input=tuple(array[:2] for array in arrays))
-    if isinstance(n_bits, str):
-        return search_bits(
-            numpy_model,
-            *arrays,
-            labels=target.labels,
-            max_drop=target.max_drop,
-            max_seconds=target.max_seconds,
-            exact=rounding is not None and rounding.exact,
-            options=options,
-            keep_onnx=keep_onnx,
-        )
-    known: int | Mapping[str, int] = n_bits
-    converter = PostTrainingQATImporter if import_qat else PostTrainingAffineQuantization
-
-    def quantize(chosen: Rounding | None) -> QuantizedModule:
-        return converter(known, numpy_model, chosen).quantize_module(*arrays, keep_onnx=keep_onnx)
-
-    if rounding is None or rounding.n_bits != "auto":
-        return quantize(rounding)
-    return _fewest_kept_bits(quantize, numpy_model, arrays, rounding, options)
-
-
-def _check_auto(n_bits: str, rounding: Rounding | None, import_qat: bool) -> None:
-    """Check what is given together with ``n_bits="auto"``."""
-    if n_bits != "auto":
-        raise InvalidParameterError(
-            f"n_bits is a number of bits, a dictionary or 'auto', not {n_bits!r}"
-        )
-    if import_qat:
-        raise InvalidParameterError(
-            "n_bits='auto' chooses bits, and import_qat=True takes those that the network was "
-            "trained for: give one of them"
-        )
-    if rounding is not None and rounding.n_bits != "auto":
-        raise InvalidParameterError(
-            "n_bits='auto' chooses the kept bits of every layer: leave rounding_threshold_bits "
-            "out, or give {'n_bits': 'auto', 'method': ...}"
-        )
+    return request.quantize(numpy_model, arrays, options, keep_onnx)
 
 
 def to_numpy_inputs(inputset: Any) -> tuple[np.ndarray, ...]:
@@ -396,39 +335,3 @@ def _check_torch_module(model: Any) -> None:
             f"the network holds Brevitas layers ({', '.join(brevitas)}), which post-training "
             "quantization would quantize a second time; they are not supported here"
         )
-
-
-def _fewest_kept_bits(
-    quantize: Callable[[Rounding | None], QuantizedModule],
-    numpy_model: NumpyModule,
-    arrays: tuple[np.ndarray, ...],
-    rounding: Rounding,
-    options: CompileOptions,
-) -> QuantizedModule:
-    """The module that rounds to the fewest bits and still agrees with the unrounded one."""
-    try:
-        reference = _outputs(quantize(None), arrays, options)
-    except LookupWidthError:  # the unrounded model cannot be built: the float model stands in
-        reference = numpy_model.numpy_forward(*arrays)
-    lowest, highest = ROUNDING_RANGE
-    for kept in range(lowest, highest + 1):
-        module = quantize(Rounding(kept, rounding.exact))
-        found = _outputs(module, arrays, options)
-        score = min(agreement_score(f, r) for f, r in zip(found, reference, strict=True))
-        if score >= AUTO_ROUNDING_AGREEMENT:
-            return module
-    warn(
-        f"rounding to {highest} bits agrees with the unrounded model on {score:.3f} of the "
-        f"calibration data, less than {AUTO_ROUNDING_AGREEMENT}; {highest} bits are kept",
-        CalibrationWarning,
-    )
-    return module
-
-
-def _outputs(
-    module: QuantizedModule, arrays: tuple[np.ndarray, ...], options: CompileOptions
-) -> tuple[np.ndarray, ...]:
-    """Outputs with the errors that approximate rounding, and ``p_error``, may make."""
-    p_error = options.p_error_of(count_lookups(module.circuit).total)
-    noisy = simulate(module.circuit, *module.samples(*arrays), p_error=p_error)
-    return module.real_outputs(noisy.outputs)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,10 +10,10 @@ from torch import nn
 
 from cipherlearn.engines import get_engine
 from cipherlearn.errors import CalibrationWarning, InvalidParameterError, InvalidShapeError
-from cipherlearn.quantization import LayerBits, search, search_bits
+from cipherlearn.quantization import LayerBits, SearchSpace, search_bits
 from cipherlearn.quantization.mixing import QuantizedMixingOp
-from cipherlearn.quantization.search import Candidate, Point, SearchResult
-from cipherlearn.torch import NumpyModule, build_quantized_module
+from cipherlearn.quantization.search import Candidate, _search, space
+from cipherlearn.torch import NumpyModule
 
 BITS = LayerBits(4, 4, 4)
 
@@ -36,8 +35,8 @@ def iris() -> tuple[NumpyModule, np.ndarray, np.ndarray]:
 
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search, "LADDER", ((3, 3, 3), (5, 4, 4), (6, 6, 6)))
-    monkeypatch.setattr(search, "MOST_CANDIDATES", 8)
+    monkeypatch.setattr(space, "LADDER", ((3, 3, 3), (5, 4, 4), (6, 6, 6)))
+    monkeypatch.setattr(_search, "MOST_QUANTIZATIONS", 18)
 
 
 @pytest.mark.usefixtures("short")
@@ -48,15 +47,17 @@ def test_the_result_is_good_enough_and_nothing_cheaper_was(iris: Any) -> None:
     assert found is not None
     assert found.missed_by == 0
     assert found.reference - found.chosen.score <= 0.02
-    cheaper = [p for p in found.points if p.complexity < found.chosen.complexity]
-    # Descent is greedy: at most what it did not try to combine is cheaper.
-    assert all(found.reference - p.score > 0.02 for p in cheaper)
+    cheaper = [p for p in found.points if p.complexity < 0.99 * found.chosen.complexity]
+    assert cheaper
+    drops = [found.reference - p.score + _search.CAUTION * p.uncertainty for p in cheaper]
+    assert min(drops) > 0.02
     accuracy = np.mean(module.forward(x).argmax(1) == y)
     assert accuracy > 0.93
     complexity = get_engine().compile(module.circuit).complexity
     assert complexity == pytest.approx(found.chosen.complexity, rel=0.3)
 
 
+@pytest.mark.filterwarnings("ignore:no candidate loses at most 0")
 @pytest.mark.usefixtures("short")
 def test_a_budget_takes_the_best_within_it(iris: Any) -> None:
     model, x, y = iris
@@ -82,7 +83,7 @@ def test_a_budget_that_nothing_fits_is_told(iris: Any) -> None:
 def test_a_tolerance_that_nobody_meets_returns_the_best(
     iris: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(search, "LADDER", ((3, 2, 2), (3, 3, 3)))
+    monkeypatch.setattr(space, "LADDER", ((3, 2, 2), (3, 3, 3)))
     model, x, _ = iris
     with pytest.warns(CalibrationWarning, match=r"which misses it by 0\.\d+. Allow a larger"):
         module = search_bits(model, x, max_drop=0.0)
@@ -96,20 +97,6 @@ def test_the_same_seed_gives_the_same_module(iris: Any) -> None:
     first, second = (search_bits(model, x, max_drop=0.05, random_state=3) for _ in range(2))
     assert first.search.chosen.candidate == second.search.chosen.candidate
     np.testing.assert_array_equal(first.forward(x), second.forward(x))
-
-
-@pytest.mark.usefixtures("short")
-def test_compile_functions_take_auto(iris: Any) -> None:
-    model, x, y = iris
-    module = build_quantized_module(model.onnx_model, x, n_bits="auto", labels=y, max_drop=0.05)
-    assert module.search is not None
-    assert "*" in str(module.search)
-    with pytest.raises(InvalidParameterError, match="n_bits is a number of bits, a dictionary or"):
-        build_quantized_module(model.onnx_model, x, n_bits="best")
-    with pytest.raises(InvalidParameterError, match="leave rounding_threshold_bits out"):
-        build_quantized_module(model.onnx_model, x, n_bits="auto", rounding_threshold_bits=4)
-    with pytest.raises(InvalidParameterError, match="import_qat=True takes those"):
-        build_quantized_module(model.onnx_model, x, n_bits="auto", import_qat=True)
 
 
 @pytest.mark.parametrize(
@@ -132,17 +119,22 @@ def test_few_rows_cannot_be_cut_into_parts(iris: Any) -> None:
         search_bits(model, x[:5])
 
 
+def quantized(model: NumpyModule, candidate: Candidate, x: np.ndarray) -> Any:
+    converter = _search._converter(model, SearchSpace(), "observed", False, candidate)
+    return converter.quantize_module(x)
+
+
 def test_layers_have_bits_of_their_own(iris: Any) -> None:
     model, x, _ = iris
-    plain = search._quantize(model, Candidate(BITS), [x], True)
-    first, second, last = plain.chosen_layers()
-    assert plain.chosen_layers() == {
+    plain = quantized(model, Candidate(BITS), x)
+    first, second, last = plain.weight_layers()
+    assert plain.weight_layers() == {
         first: (False, True),
         second: (True, True),
         last: (True, False),
     }
     candidate = Candidate(BITS).with_layer(second, LayerBits(2, 3, 5))
-    module = search._quantize(model, candidate, [x], True)
+    module = quantized(model, candidate, x)
     layers: dict[str, Any] = {
         op.op_instance_name: op
         for _, op in module.quant_layers_dict.values()
@@ -153,22 +145,3 @@ def test_layers_have_bits_of_their_own(iris: Any) -> None:
     assert layers[first].rounding.n_bits == 4
     assert layers[last].input_quant_opts.n_bits == 4
     assert np.abs(layers[last].constant_inputs[1].qvalues).max() <= 7
-
-
-def test_the_front_holds_what_no_other_beats() -> None:
-    candidate = Candidate(BITS)
-    points = [
-        Point(candidate, complexity, 1.0, score, 0.1)
-        for complexity, score in [(3.0, 0.9), (1.0, 0.5), (2.0, 0.4), (4.0, 0.9), (np.inf, 1.0)]
-    ]
-    result = SearchResult(points[0], tuple(points), 1.0, 0.01)
-    assert [(p.complexity, p.score) for p in result.front] == [(1.0, 0.5), (3.0, 0.9)]
-    assert result.missed_by == pytest.approx(0.09)
-    assert str(result).count("\n") == 3
-
-
-def test_candidates_print_what_they_are() -> None:
-    candidate = Candidate(BITS).with_layer("head", replace(BITS, kept=None, weights=3))
-    assert str(candidate) == ("weights 4, inputs 4, kept 4; head: weights 3, inputs 4, kept all")
-    assert candidate.of("head").rounding is None
-    assert candidate.of("other").rounding is not None

@@ -1,0 +1,133 @@
+"""How a network is quantized, from what a user says about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cipherlearn.engines import CompileOptions
+from cipherlearn.errors import InvalidParameterError
+from cipherlearn.quantization.lookup_aware import BOUNDS, PostTrainingLookupQuantization
+from cipherlearn.quantization.n_bits import (
+    Rounding,
+    get_n_bits_dict,
+    process_rounding_threshold_bits,
+)
+from cipherlearn.quantization.post_training import ONNXConverter, PostTrainingQATImporter
+from cipherlearn.quantization.quantized_module import QuantizedModule
+from cipherlearn.quantization.search import SearchResult, SearchSpace, find_bits
+from cipherlearn.torch.numpy_module import NumpyModule
+
+AUTO = "auto"
+
+#: Widest grid that is looked for in a network that quantizes itself, where no bits are given.
+QAT_BITS = 8
+
+
+@dataclass(frozen=True)
+class Request:
+    """The options of `cipherlearn.torch.compile_torch_model` that say how to quantize.
+
+    Raises
+    ------
+    InvalidParameterError
+        If one is out of what is accepted, or would change nothing.
+    """
+
+    n_bits: int | str | Mapping[str, int]
+    rounding_threshold_bits: Any
+    import_qat: bool
+    labels: Any
+    max_drop: float
+    max_seconds: float | None
+    bounds: str
+    distill: bool
+
+    def __post_init__(self) -> None:
+        rounding = self.rounding
+        if isinstance(self.n_bits, str) and self.n_bits != AUTO:
+            raise InvalidParameterError(
+                f"n_bits is a number of bits, a dictionary or 'auto', not {self.n_bits!r}"
+            )
+        if self._bits is not None:
+            get_n_bits_dict(self._bits)
+        if self.bounds not in BOUNDS:
+            raise InvalidParameterError(
+                f"bounds must be one of {list(BOUNDS)}, not {self.bounds!r}"
+            )
+        anew = {"bounds='proved'": self.bounds != "observed", "distill=True": self.distill}
+        named = [name for name, is_given in anew.items() if is_given]
+        if self.import_qat and named:
+            raise InvalidParameterError(
+                f"{named[0]} chooses weights anew, and import_qat=True takes them as they were "
+                "trained: give one of them"
+            )
+        chosen = {"labels": self.labels, "max_seconds": self.max_seconds}
+        given = [name for name, value in chosen.items() if value is not None]
+        if given and not self._is_search(rounding):
+            raise InvalidParameterError(
+                f"{' and '.join(given)} would change nothing: they tell good bits from others "
+                "where n_bits or rounding_threshold_bits is 'auto'"
+            )
+
+    @property
+    def rounding(self) -> Rounding | None:
+        """Rounding as it is asked for."""
+        return process_rounding_threshold_bits(self.rounding_threshold_bits)
+
+    @property
+    def _bits(self) -> int | Mapping[str, int] | None:
+        """Bits as they are asked for; None where they are to be chosen."""
+        if not isinstance(self.n_bits, str):
+            return self.n_bits
+        return QAT_BITS if self.import_qat else None
+
+    def _is_search(self, rounding: Rounding | None) -> bool:
+        return self._bits is None or (rounding is not None and rounding.n_bits == AUTO)
+
+    def quantize(
+        self, model: NumpyModule, data: tuple[Any, ...], options: CompileOptions, keep_onnx: bool
+    ) -> QuantizedModule:
+        """Quantize a float model.
+
+        Parameters
+        ----------
+        model : NumpyModule
+        data : tuple of numpy.ndarray
+            Calibration data, one array an input.
+        options : CompileOptions
+            What candidates are priced for.
+        keep_onnx : bool
+        """
+        converter, result = self._converter(model, data, options)
+        if self.distill:
+            from cipherlearn.torch.distillation import distill
+
+            module = distill(converter, *data, keep_onnx=keep_onnx)
+        else:
+            module = converter.quantize_module(*data, keep_onnx=keep_onnx)
+        module.search = result
+        return module
+
+    def _converter(
+        self, model: NumpyModule, data: tuple[Any, ...], options: CompileOptions
+    ) -> tuple[ONNXConverter, SearchResult | None]:
+        """What quantizes, and how its bits were found if they were looked for."""
+        rounding, bits = self.rounding, self._bits
+        if bits is None or self._is_search(rounding):
+            space = SearchSpace.of(bits, rounding)
+            return find_bits(
+                model,
+                data,
+                self.labels,
+                self.max_drop,
+                self.max_seconds,
+                space,
+                self.bounds,
+                self.import_qat,
+                options,
+            )
+        if self.import_qat:
+            return PostTrainingQATImporter(bits, model, rounding), None
+        return PostTrainingLookupQuantization(bits, model, rounding, self.bounds), None
