@@ -13,7 +13,7 @@ from benchmarks.images import DIRECTIONS, changed, edges, upright
 from benchmarks.networks import Case, one_thread, train
 
 #: Channels of the convolutional network; each gives four activations.
-CHANNELS = 8
+CHANNELS = 6
 
 #: Size of its kernels, on the cells of `benchmarks.images.edges`, and their distance.
 KERNEL, STRIDE = 10, 4
@@ -21,8 +21,8 @@ KERNEL, STRIDE = 10, 4
 #: What a look-up is to read: sums of deviation 1 that stay within this distance of their mean.
 REACH = 2.2
 
-#: Steps that noise in training stands for: a range of `2 * REACH` in 32.
-STEP = 2 * REACH / 32
+#: Steps that noise in training stands for: a range of `2 * REACH` in 16.
+STEP = 2 * REACH / 16
 
 #: Of the mean square of what is out of reach, beside the cross-entropy.
 PENALTY = 10.0
@@ -64,7 +64,7 @@ def mnist_mlp(folder: Path | None = None, seed: int = 0, epochs: int = 8) -> Cas
 
 
 def mnist_cnn(
-    folder: Path | None = None, seed: int = 0, epochs: int = 10, channels: int = CHANNELS
+    folder: Path | None = None, seed: int = 0, epochs: int = 12, channels: int = CHANNELS
 ) -> Case:
     """MNIST as images: one convolution and a linear layer, made for few cheap look-ups.
 

@@ -43,8 +43,8 @@ def main() -> int:
     """Run the demonstration; 0 if all encrypted results were right."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=5, help="images to encrypt (default: 5)")
-    parser.add_argument("--n-bits", type=int, default=6, help="bits of weights and activations")
-    parser.add_argument("--kept-bits", type=int, default=4, help="bits that look-ups read")
+    parser.add_argument("--n-bits", type=int, help="bits of weights and activations (chosen)")
+    parser.add_argument("--kept-bits", type=int, help="bits that look-ups read (chosen)")
     options = parser.parse_args()
 
     x, y = load_digits(return_X_y=True)
@@ -54,15 +54,20 @@ def main() -> int:
     print("1. Train a float network (64-32-32-10) on 1,347 digits")
     net = train(x_train, y_train)
 
-    print(f"2. Quantize to {options.n_bits} bits and compile (no keys yet)")
+    print("2. Quantize and compile (no keys yet)")
     start = time.perf_counter()
+    is_chosen = options.n_bits is None or options.kept_bits is None
     module = compile_torch_model(
         net,
         x_train[:500],
-        n_bits=options.n_bits,
-        rounding_threshold_bits={"n_bits": options.kept_bits, "method": "approximate"},
+        n_bits=options.n_bits or "auto",
+        rounding_threshold_bits={"n_bits": options.kept_bits or "auto", "method": "approximate"},
+        labels=y_train[:500] if is_chosen else None,
     )
     print(f"   took {time.perf_counter() - start:.1f} s\n")
+    if module.search is not None:
+        print("   Bits that were tried (* taken):")
+        print(_indented(module.search), "\n")
 
     print(f"3. Accuracy on {len(x_test)} test digits, before waiting for anything encrypted")
     print(_indented(module.agreement(x_test, y_test)), "\n")

@@ -13,7 +13,7 @@ from torch import nn
 from benchmarks import accuracy
 from benchmarks.networks import Case, one_thread, train
 from benchmarks.report import Figure, Note, print_figures
-from cipherlearn.quantization import search
+from cipherlearn.quantization.search import space
 
 
 @cache
@@ -37,8 +37,8 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accuracy, "table_mlp", lambda _: small(1))
     monkeypatch.setattr(accuracy, "TABLES", ("table",))
     monkeypatch.setattr(accuracy, "MAX_DROP", 0.1)  # of 80 rows
-    monkeypatch.setattr(search, "LADDER", ((6, 6, 6),))
-    monkeypatch.setattr(search, "MOST_CANDIDATES", 1)
+    monkeypatch.setattr(accuracy, "distill", partial(accuracy.distill, steps=20))
+    monkeypatch.setattr(space, "LADDER", ((6, 6, 6),))
 
 
 def test_every_network_has_its_figures(capsys: pytest.CaptureFixture[str]) -> None:
@@ -82,9 +82,3 @@ def test_missing_data_is_told_and_the_rest_measured(monkeypatch: pytest.MonkeyPa
         Figure("digits", 1.0),
         Note("table is skipped: set SOMETHING"),
     ]
-
-
-def test_settings_print_their_bits() -> None:
-    texts = [str(setting) for setting in accuracy.MNIST_SETTINGS]
-    assert texts[0] == "n_bits 4, approximate 4"
-    assert texts[1] == "op_weights 5, op_inputs 3, model_inputs 4, approximate 5"
