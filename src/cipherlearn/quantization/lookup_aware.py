@@ -166,7 +166,7 @@ class PostTrainingLookupQuantization(PostTrainingAffineQuantization):
         if layout is None or 0 in op.constant_inputs or not isinstance(weights, QuantizedArray):
             return
         reals = np.asarray(weights.values)
-        if not layout.accepts(reals, op.attrs):
+        if not layout.accepts(reals, op.attrs) or _is_exact(weights, operands[0]):
             return
         operand = operands[0]
         is_shared = 0 in op.read_elsewhere or op.sum_taken(operand) is not None
@@ -224,6 +224,16 @@ def _warn_of_few_rows(op: QuantizedMixingOp, layer: Layer) -> None:
             "directions that they do not show keep the float weights. Give more calibration data",
             CalibrationWarning,
         )
+
+
+def _is_exact(weights: QuantizedArray, operand: QuantizedArray) -> bool:
+    """Whether whole numbers are multiplied by weights that are on their grid: counts, selections.
+
+    What follows may ask whether two of them are equal; least squares would spoil that.
+    """
+    on_grid = weights.quantizer.dequant(weights.qvalues)
+    is_whole = operand.quantizer.step is not None
+    return is_whole and bool(np.allclose(on_grid, weights.values, rtol=1e-6, atol=0.0))
 
 
 def _is_free(operand: QuantizedArray) -> bool:
