@@ -8,13 +8,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
+
 from benchmarks.data import TABLES
 from benchmarks.mnist import mnist_mlp
 from benchmarks.networks import NETWORKS, Case, digits_mlp, digits_mlps, table_mlp
 from benchmarks.quantized import Setting, overflow_share
 from benchmarks.report import Figure, Note
 from cipherlearn.quantization import QuantizedModule
-from cipherlearn.quantization.agreement import score_against_labels
+from cipherlearn.quantization.scoring import Labels
 from cipherlearn.torch import build_quantized_module, distill
 
 
@@ -113,9 +115,13 @@ def _digits() -> Iterator[Figure]:
 
 
 def _table(name: str, case: Case) -> Iterator[Figure | Note]:
-    float_score = score_against_labels(case.float_outputs, case.y_test)
+    float_score = _score(case, case.float_outputs)
     yield Figure(f"{name}: float {_measure(case)[0]}", float_score)
     yield from _automatic(name, case)
+
+
+def _score(case: Case, outputs: np.ndarray) -> float:
+    return Labels.of(case.y_test, case.float_outputs).score(outputs)
 
 
 def _measure(case: Case) -> tuple[str, float]:
@@ -170,8 +176,8 @@ def _automatic(name: str, case: Case, most_seconds: float | None = None) -> Iter
     )
     seconds = time.perf_counter() - start
     measure, lost = _measure(case)
-    least = score_against_labels(case.float_outputs, case.y_test) - lost
-    score = score_against_labels(module.forward(case.x_test), case.y_test)
+    least = _score(case, case.float_outputs) - lost
+    score = _score(case, module.forward(case.x_test))
     yield Figure(f"{name}, auto: {measure}", score, at_least=least)
     yield Figure(f"{name}, auto: complexity", module.compile().complexity)
     yield Figure(f"{name}, auto: quantization (s)", seconds, at_most=most_seconds)

@@ -13,7 +13,7 @@ from torch import nn
 from benchmarks import accuracy
 from benchmarks.networks import Case, one_thread, train
 from benchmarks.report import Figure, Note, print_figures
-from cipherlearn.quantization.search import space
+from cipherlearn.quantization.search import _search
 
 
 @cache
@@ -38,7 +38,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accuracy, "TABLES", ("table",))
     monkeypatch.setattr(accuracy, "MAX_DROP", 0.1)  # of 80 rows
     monkeypatch.setattr(accuracy, "distill", partial(accuracy.distill, steps=20))
-    monkeypatch.setattr(space, "LADDER", ((6, 6, 6),))
+    monkeypatch.setattr(_search._Cheapest, "rungs", ((6, 6, 6),))
 
 
 def test_every_network_has_its_figures(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,6 @@ from cipherlearn.errors import (
     NotCompiledError,
 )
 from cipherlearn.quantization import QuantizedModule
-from cipherlearn.quantization.agreement import agreement_score, score_against_labels
 from tests.onnx_models import make_model, node, perceptron, weights
 from tests.quantization.quantize import normal, quantize
 
@@ -157,14 +156,3 @@ def test_encrypted_rows_need_compiling() -> None:
     assert module.agreement(X)["simulated"].rows == 60
     with pytest.raises(NotCompiledError, match=r"call compile\(\)"):
         module.agreement(X, n_fhe=1)
-
-
-def test_scores() -> None:
-    scores = np.array([[0.1, 0.9], [0.8, 0.2]])
-    assert agreement_score(scores, scores[:, ::-1]) == 0.0
-    assert agreement_score(scores, 2 * scores) == 1.0
-    assert score_against_labels(scores, np.array([1, 1])) == 0.5
-    single = np.array([[1.0], [2.0], [3.0]])
-    assert agreement_score(single, single) == 1.0
-    assert score_against_labels(single, np.array([2.0, 2.0, 2.0])) == 0.0
-    assert score_against_labels(np.full((3, 1), 2.0), np.array([2.0, 2.0, 2.0])) == 1.0

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -53,6 +54,7 @@ def test_dead_channels_get_a_grid() -> None:
 def test_features_are_within_half_a_step(seed: int, n_bits: int) -> None:
     values = np.random.default_rng(seed).normal(size=(80, 3)) * [0.1, 1.0, 30.0] + [5.0, 0.0, -90]
     quantizer = feature_quantizer(values, n_bits, axis=1)
+    assert quantizer is not None
     assert np.shape(quantizer.scale) == (1, 3)
     # A zero-point is a whole number, which moves the grid by half a step.
     rest = np.abs(quantizer.dequant(quantizer.quant(values)) - values)
@@ -64,13 +66,23 @@ def test_a_feature_that_rows_do_not_show_keeps_the_common_grid() -> None:
     values = np.random.default_rng(0).uniform(0, 1, (100, 3))
     values[:, 1], values[3, 1], values[6, 1] = 0.0, 0.2, 0.9  # hardly ever lit
     values[:, 2] *= 0.01
-    scale = np.ravel(feature_quantizer(values, 6, axis=-1).scale)
+    quantizer = feature_quantizer(values, 6, axis=-1)
+    assert quantizer is not None
+    scale = np.ravel(quantizer.scale)
     assert scale[1] == np.ptp(values) / 63
     assert scale[2] < 0.05 * scale[0]
 
 
-def test_constants_are_kept_exactly() -> None:
-    values = np.broadcast_to([3.0, -0.7, 0.0, 1.0], (10, 4)).copy()
-    values[::2, 3] = -1.0
-    quantizer = feature_quantizer(values, 4, axis=-1)
-    np.testing.assert_allclose(quantizer.dequant(quantizer.quant(values))[:, :3], values[:, :3])
+@pytest.mark.parametrize("constant", [0.0, 3.0, -0.4242, 1e-9])
+def test_what_is_constant_in_the_rows_keeps_the_common_grid(constant: float) -> None:
+    values = np.random.default_rng(0).uniform(-5, 5, (100, 3)) * [1.0, 0.01, 1.0]
+    values[:, 2] = constant
+    quantizer = feature_quantizer(values, 6, axis=-1)
+    assert quantizer is not None
+    assert np.ravel(quantizer.scale)[2] == np.ptp(values) / 63
+
+
+def test_nothing_gained_is_no_quantizer() -> None:
+    assert feature_quantizer(np.full((20, 3), 0.7), 6, axis=1) is None
+    alike = np.random.default_rng(0).uniform(-1, 1, (200, 3))
+    assert feature_quantizer(alike, 6, axis=1) is None

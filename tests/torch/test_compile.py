@@ -240,6 +240,8 @@ def test_kept_bits_can_be_given_alone(digits: Any) -> None:
         ({"n_bits": "best"}, "n_bits is a number of bits, a dictionary or 'auto', not 'best'"),
         ({"n_bits": 4, "labels": [0, 1]}, "labels would change nothing"),
         ({"n_bits": 4, "max_seconds": 1.0}, "max_seconds would change nothing"),
+        ({"import_qat": True, "labels": [0, 1]}, "labels would change nothing"),
+        ({"n_bits": 4, "max_drop": -5}, "max_drop is a share"),
         ({"bounds": "sure"}, r"bounds must be one of \['observed', 'proved'\]"),
         ({"import_qat": True, "bounds": "proved"}, "import_qat=True takes them as they were"),
         ({"import_qat": True, "distill": True}, "distill=True chooses weights anew"),
@@ -254,14 +256,15 @@ def test_options_that_do_not_go_together(options: Any, message: str) -> None:
 def test_the_chosen_bits_are_distilled(monkeypatch: pytest.MonkeyPatch, bits: Any) -> None:
     seen: list[Any] = []
 
-    def distill(converter: Any, *data: Any, keep_onnx: bool) -> QuantizedModule:
+    def distill(converter: Any, *data: Any, keep_onnx: bool, options: Any) -> QuantizedModule:
+        assert options.p_error == 1e-3
         seen.append((converter, keep_onnx))
         return converter.quantize_module(*data, keep_onnx=keep_onnx)  # type: ignore[no-any-return]
 
     monkeypatch.setattr("cipherlearn.torch.distillation.distill", distill)
-    module = build_quantized_module(perceptron(), X, distill=True, keep_onnx=False, **bits)
+    module = compile_onnx_model(perceptron(), X, distill=True, p_error=1e-3, **bits)
     ((converter, keep_onnx),) = seen
-    assert not keep_onnx
+    assert keep_onnx
     assert (module.search is None) == ("n_bits" in bits)
     if module.search is not None:
         assert converter.rounding_of("any") == module.search.chosen.candidate.common.rounding

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from cipherlearn.circuit import simulate
-from cipherlearn.engines import get_engine
+from cipherlearn.engines import CompileOptions, get_engine
 from cipherlearn.errors import InvalidParameterError, InvalidTypeError
 from cipherlearn.quantization import (
     PostTrainingAffineQuantization,
@@ -18,12 +18,16 @@ from cipherlearn.quantization import (
 from cipherlearn.quantization.mixing import QuantizedMixingOp
 from cipherlearn.quantization.replay import Replay
 from cipherlearn.torch import NumpyModule, distill
-from cipherlearn.torch.distillation import Student, Teacher
+from cipherlearn.torch.distillation import Student, Teacher, Training
 from tests.quantization.quantize import normal
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::cipherlearn.errors.OverflowWarning", "ignore::cipherlearn.errors.CalibrationWarning"
 )
+
+
+def training(steps: int, seed: int = 0) -> Training:
+    return Training(steps, seed, CompileOptions.of())
 
 
 class Residual(nn.Module):
@@ -102,8 +106,8 @@ def test_the_same_seed_gives_the_same_weights() -> None:
     analytic = quantization.quantize_module(x)
     modules = []
     for seed in (0, 0, 1):
-        student = Student(analytic, Teacher.of(quantization, [x]), seed)
-        student.train(0.01, 0.1, 30)
+        student = Student(analytic, Teacher.of(quantization, [x]), training(30, seed))
+        student.train(0.01, 0.1)
         modules.append(Replay(quantization, student.learned()).quantize_module(x))
     assert same_weights(modules[0], modules[1])
     assert not same_weights(modules[0], modules[2])
@@ -129,10 +133,10 @@ def test_accumulators_stay_within_their_ranges(bounds: str) -> None:
     net, x = Residual().eval(), normal(100, 1, 4, 4)
     quantization = converter(net, x, 4, bounds=bounds)
     analytic = quantization.quantize_module(x)
-    student = Student(analytic, Teacher.of(quantization, [x]), 0)
+    student = Student(analytic, Teacher.of(quantization, [x]), training(10))
     assert len(student.layers) == 3
     assert same_weights(analytic, Replay(quantization, student.learned()).quantize_module(x))
-    student.train(0.05, 0.1, 10)
+    student.train(0.05, 0.1)
     trained = Replay(quantization, student.learned()).quantize_module(x)
     assert not same_weights(analytic, trained)
     trained.forward(x)
@@ -152,5 +156,5 @@ def test_what_cannot_be_distilled() -> None:
         distill(quantization, x)
     with pytest.raises(InvalidParameterError, match="held_out must lie between 0 and 1"):
         distill(quantization, x, held_out=1.0)
-    with pytest.raises(InvalidParameterError, match="steps must be 1 or more"):
+    with pytest.raises(InvalidParameterError, match="steps must be an integer from 1 on"):
         distill(quantization, x, steps=0)

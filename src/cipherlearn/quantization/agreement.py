@@ -11,13 +11,14 @@ import numpy as np
 from cipherlearn.circuit import allowed_results, simulate
 from cipherlearn.engines import DEFAULT_P_ERROR
 from cipherlearn.engines.execution import run_circuit
-from cipherlearn.errors import InvalidParameterError, InvalidShapeError, InvalidTypeError
+from cipherlearn.errors import InvalidParameterError, InvalidShapeError
 from cipherlearn.quantization.calibration import (
     as_array,
     as_tuple,
     check_real_arrays,
     clipped_by,
 )
+from cipherlearn.quantization.scoring import Labels, agreement_score, is_classifier
 
 if TYPE_CHECKING:
     from cipherlearn.quantization.quantized_module import QuantizedModule
@@ -34,7 +35,7 @@ class AgreementRow:
     rows : int
         Rows that were computed.
     score : float or None
-        Accuracy (several outputs) or R2 (one output) against the labels; None without labels.
+        Accuracy or R2 against the labels (`cipherlearn.quantization.scoring.Labels`); None without.
     as_float : float or None
         The same measure against the float model's outputs, the worst of them if there are several;
         None if the float model is not kept.
@@ -119,7 +120,6 @@ def measure_agreement(
     rows = arrays[0].shape[0]
     if not rows:
         raise InvalidShapeError("agreement needs at least one row")
-    labels = None if y is None else _checked_labels(y, rows)
     if (
         isinstance(n_fhe, bool)
         or not isinstance(n_fhe, (int, np.integer))
@@ -131,7 +131,8 @@ def measure_agreement(
     samples = module.samples(*inputs)
     exact = run_circuit(module.circuit, None, *samples)
     reference = _float_outputs(module, inputs)
-    table = _Table(module, reference, labels)
+    known = module.real_outputs(exact.outputs) if reference is None else reference
+    table = _Table(module, reference, None if y is None else Labels.of(y, known[0]))
     if reference is not None:
         table.add("float", reference)
     table.add_integers("quantized", exact.outputs, exact.outputs)
@@ -156,7 +157,7 @@ class _Table:
         self,
         module: QuantizedModule,
         reference: tuple[np.ndarray, ...] | None,
-        labels: np.ndarray | None,
+        labels: Labels | None,
     ) -> None:
         self.module = module
         self.reference = reference
@@ -166,10 +167,12 @@ class _Table:
 
     def add(self, name: str, outputs: Sequence[np.ndarray], **counts: int) -> None:
         count = len(outputs[0])
-        self.measure = "accuracy" if is_classifier(outputs[0]) else "R2"
         score, close = None, None
-        if self.labels is not None:
-            score = score_against_labels(outputs[0], self.labels[:count])
+        if self.labels is None:
+            self.measure = "accuracy" if is_classifier(outputs[0]) else "R2"
+        else:
+            self.measure = self.labels.measure
+            score = self.labels.score(outputs[0], slice(count))
         if self.reference is not None:
             pairs = zip(outputs, self.reference, strict=True)
             close = min(agreement_score(output, known[:count]) for output, known in pairs)
@@ -191,49 +194,6 @@ class _Table:
         self.add(name, self.module.real_outputs(integers), **counts)
 
 
-def is_classifier(outputs: np.ndarray) -> bool:
-    """Whether outputs are read as scores of several classes."""
-    return outputs.ndim > 1 and outputs.shape[-1] > 1
-
-
-def agreement_score(outputs: np.ndarray, reference: np.ndarray) -> float:
-    """Share of rows with the same largest output; R2 where there is one output only.
-
-    Parameters
-    ----------
-    outputs, reference : numpy.ndarray of shape (rows, ...)
-    """
-    if is_classifier(reference):
-        return float(np.mean(outputs.argmax(-1) == reference.argmax(-1)))
-    return _r2(outputs.reshape(-1), reference.reshape(-1))
-
-
-def score_against_labels(outputs: np.ndarray, labels: np.ndarray) -> float:
-    """Accuracy of scores of several classes, or of one for the second of two; R2 of other values.
-
-    One score is taken for a probability if it lies from 0 to 1, and for a logit otherwise.
-    """
-    if is_classifier(outputs) and labels.ndim == 1:
-        return float(np.mean(outputs.argmax(-1) == labels))
-    if outputs.size != labels.size:
-        raise InvalidShapeError(
-            f"labels of shape {labels.shape} do not fit outputs of shape {outputs.shape}"
-        )
-    if labels.dtype.kind in "iub" and set(np.unique(labels)) <= {0, 1}:
-        is_probability = bool(((outputs >= 0) & (outputs <= 1)).all())
-        found = outputs.reshape(-1) > (0.5 if is_probability else 0.0)
-        return float(np.mean(found == labels.reshape(-1)))
-    return _r2(outputs.reshape(-1), labels.reshape(-1).astype(np.float64))
-
-
-def _r2(values: np.ndarray, truth: np.ndarray) -> float:
-    spread = float(((truth - truth.mean()) ** 2).sum())
-    residual = float(((values - truth) ** 2).sum())
-    if spread == 0.0:
-        return 1.0 if residual == 0.0 else 0.0
-    return 1.0 - residual / spread
-
-
 def _float_outputs(
     module: QuantizedModule, arrays: tuple[Any, ...]
 ) -> tuple[np.ndarray, ...] | None:
@@ -241,18 +201,6 @@ def _float_outputs(
         return None
     outputs = module.numpy_model.numpy_forward(*map(as_array, arrays))
     return tuple(np.asarray(output, dtype=np.float64) for output in outputs)
-
-
-def _checked_labels(y: Any, rows: int) -> np.ndarray:
-    """Labels as numbers, one a row (or as many as there are outputs)."""
-    labels = np.asarray(y)
-    if labels.dtype.kind not in "iufb":
-        raise InvalidTypeError(
-            f"labels have dtype {labels.dtype}; give numbers (for classes, those of the outputs)"
-        )
-    if labels.ndim == 0 or len(labels) != rows:
-        raise InvalidShapeError(f"{rows} rows were given with labels of shape {labels.shape}")
-    return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
 
 
 def _rows_where(masks: list[np.ndarray]) -> int:

@@ -15,14 +15,19 @@ from cipherlearn.quantization.quantizers import (
 #: Shares of the observed range that are tried, on each side of zero.
 SHARES = np.linspace(0.3, 1.0, 29)
 
+#: Share of the range of all features below which one counts as constant.
+SPREAD = 1e-6
+#: A feature's own grid has to be so much better than the common one on rows it was not found on.
+CLEARLY_LESS = 0.9
 
-def feature_quantizer(values: np.ndarray, n_bits: int, axis: int) -> UniformQuantizer:
+
+def feature_quantizer(values: np.ndarray, n_bits: int, axis: int) -> UniformQuantizer | None:
     """A quantizer of model inputs with grids of their own for features that gain from it.
 
     A feature's own grid reaches as far as values like its own are expected to, within the range of
     all features together. Few rows do not show how far some features reach (a pixel at the border
     is hardly ever lit), so a grid that is found on one half of the rows has to beat the common one
-    on the other half.
+    on the other half; what shows no spread in a half keeps the common grid.
 
     Parameters
     ----------
@@ -31,18 +36,37 @@ def feature_quantizer(values: np.ndarray, n_bits: int, axis: int) -> UniformQuan
     n_bits : int
     axis : int
         Of the features; scale and zero-point are arrays along it.
+
+    Returns
+    -------
+    UniformQuantizer or None
+        None if no feature gains.
     """
-    keep, steps = axis % values.ndim, 2**n_bits - 1
-    columns = np.moveaxis(values, keep, -1).reshape(len(values), -1, values.shape[keep])
+    steps = 2**n_bits - 1
+    columns = _columns(values, axis)
     low, high = float(columns.min()), float(columns.max())
-    common = _grids(np.full(columns.shape[-1], low), np.full(columns.shape[-1], high), steps)
-    gained = np.zeros(columns.shape[-1])
-    for fitted, other in ((columns[::2], columns[1::2]), (columns[1::2], columns[::2])):
-        own = _expected_grids(fitted, low, high, steps)
-        gained += _error(other, *common, steps) - _error(other, *own, steps)
+    halves = (columns[::2], columns[1::2])
+    varied = np.all([np.ptp(half, axis=(0, 1)) > SPREAD * (high - low) for half in halves], axis=0)
+    if not varied.any():
+        return None
+    count = columns.shape[-1]
+    common = _grids(np.full(count, low), np.full(count, high), steps)
+    own_error, common_error = np.zeros(count), np.zeros(count)
+    for fitted, other in (halves, halves[::-1]):
+        own_error += _error(other, *_expected_grids(fitted, low, high, steps), steps)
+        common_error += _error(other, *common, steps)
+    gains = varied & (own_error < CLEARLY_LESS * common_error)
+    if not gains.any():
+        return None
     own = _expected_grids(columns, low, high, steps)
-    scale, zero = (np.where(gained > 0, o, c) for o, c in zip(own, common, strict=True))
+    scale, zero = (np.where(gains, o, c) for o, c in zip(own, common, strict=True))
     return _along(axis, values, n_bits, scale, zero)
+
+
+def _columns(values: np.ndarray, axis: int) -> np.ndarray:
+    """The values as (rows, others, entries of the axis)."""
+    keep = axis % values.ndim
+    return np.moveaxis(values, keep, -1).reshape(len(values), -1, values.shape[keep])
 
 
 def _expected_grids(
@@ -50,14 +74,15 @@ def _expected_grids(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Grids over the range that is expected for each feature, within a range."""
     low, high = (side[0, 0] for side in expected_range(columns, (0, 1)))
-    return _grids(np.maximum(low, least), np.minimum(high, most), steps)
+    low, high = np.maximum(low, least), np.minimum(high, most)
+    # A range of nothing would have no step; such features keep the common grid.
+    return _grids(low, np.maximum(high, low + SPREAD * (most - least)), steps)
 
 
 def _grids(low: np.ndarray, high: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Scale and zero-point for each range; what is constant is one step from zero, or zero."""
-    constant = high - low <= 0.0
-    scale = np.where(constant, np.abs(high) + (high == 0.0), (high - low) / steps)
-    return scale, np.where(constant, high < 0.0, np.rint(-low / scale))
+    """Scale and zero-point for each range."""
+    scale = (high - low) / steps
+    return scale, np.rint(-low / scale)
 
 
 def _error(columns: np.ndarray, scale: np.ndarray, zero: np.ndarray, steps: int) -> np.ndarray:
@@ -85,8 +110,7 @@ def least_error_quantizer(values: np.ndarray, n_bits: int, axis: int) -> Uniform
     UniformQuantizer
         Unsigned; entries that are always 0 get the widest of the other grids.
     """
-    keep = axis % values.ndim
-    columns = np.moveaxis(values, keep, -1).reshape(len(values), -1, values.shape[keep])
+    columns = _columns(values, axis)
     low = np.minimum(columns.min(axis=(0, 1)), 0.0)
     high = np.maximum(columns.max(axis=(0, 1)), 0.0)
     steps = 2**n_bits - 1

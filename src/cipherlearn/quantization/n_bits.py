@@ -80,8 +80,7 @@ class Rounding:
     Parameters
     ----------
     n_bits : int or "auto"
-        Bits kept, 2 to 8. ``"auto"`` takes the fewest that keep agreement with the unrounded model
-        on the calibration data.
+        Bits kept, 2 to 8. ``"auto"`` leaves them to the search of the compile functions.
     exact : bool
         Exact rounding costs look-ups for the bits removed; approximate rounding costs none and may
         land on the neighbouring value.

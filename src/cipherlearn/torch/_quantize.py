@@ -16,7 +16,7 @@ from cipherlearn.quantization.n_bits import (
 )
 from cipherlearn.quantization.post_training import ONNXConverter, PostTrainingQATImporter
 from cipherlearn.quantization.quantized_module import QuantizedModule
-from cipherlearn.quantization.search import SearchResult, SearchSpace, find_bits
+from cipherlearn.quantization.search import SearchResult, SearchSpace, check_goal, find_bits
 from cipherlearn.torch.numpy_module import NumpyModule
 
 AUTO = "auto"
@@ -63,18 +63,27 @@ class Request:
                 f"{named[0]} chooses weights anew, and import_qat=True takes them as they were "
                 "trained: give one of them"
             )
+        check_goal(self.max_drop, self.max_seconds)
         chosen = {"labels": self.labels, "max_seconds": self.max_seconds}
         given = [name for name, value in chosen.items() if value is not None]
         if given and not self._is_search(rounding):
             raise InvalidParameterError(
                 f"{' and '.join(given)} would change nothing: they tell good bits from others "
-                "where n_bits or rounding_threshold_bits is 'auto'"
+                "where bits are chosen (rounding_threshold_bits='auto', or n_bits='auto' without "
+                "import_qat)"
             )
 
     @property
     def rounding(self) -> Rounding | None:
         """Rounding as it is asked for."""
         return process_rounding_threshold_bits(self.rounding_threshold_bits)
+
+    @property
+    def _exact(self) -> bool | None:
+        """Whether rounding is exact; None where no method is asked for."""
+        given = self.rounding_threshold_bits
+        is_given = isinstance(given, Rounding) or (isinstance(given, Mapping) and "method" in given)
+        return self.rounding.exact if is_given and self.rounding is not None else None
 
     @property
     def _bits(self) -> int | Mapping[str, int] | None:
@@ -100,12 +109,15 @@ class Request:
             What candidates are priced for.
         keep_onnx : bool
         """
-        converter, result = self._converter(model, data, options)
         if self.distill:
-            from cipherlearn.torch.distillation import distill
+            # Imported here: it loads torch, which models from files do not need.
+            from cipherlearn.torch.distillation import check_split, distill
 
-            module = distill(converter, *data, keep_onnx=keep_onnx)
+            check_split(len(data[0]))
+            converter, result = self._converter(model, data, options)
+            module = distill(converter, *data, keep_onnx=keep_onnx, options=options)
         else:
+            converter, result = self._converter(model, data, options)
             module = converter.quantize_module(*data, keep_onnx=keep_onnx)
         module.search = result
         return module
@@ -116,7 +128,8 @@ class Request:
         """What quantizes, and how its bits were found if they were looked for."""
         rounding, bits = self.rounding, self._bits
         if bits is None or self._is_search(rounding):
-            space = SearchSpace.of(bits, rounding)
+            kept = None if rounding is None or rounding.n_bits == AUTO else rounding.n_bits
+            space = SearchSpace.of(bits, int(kept) if kept else None, self._exact)
             return find_bits(
                 model,
                 data,

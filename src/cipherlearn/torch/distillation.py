@@ -10,19 +10,19 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional
 
-from cipherlearn.circuit import ir, simulate
-from cipherlearn.engines.base import DEFAULT_P_ERROR
+from cipherlearn.circuit import count_lookups, ir, simulate
+from cipherlearn.engines import CompileOptions
 from cipherlearn.engines.progress import bar
 from cipherlearn.errors import InvalidParameterError, InvalidTypeError
 from cipherlearn.onnx import Graph, execute
 from cipherlearn.quantization.accumulators import expected_range
-from cipherlearn.quantization.agreement import agreement_score, is_classifier
 from cipherlearn.quantization.calibration import check_calibration_data
 from cipherlearn.quantization.lookup_aware import PostTrainingLookupQuantization
 from cipherlearn.quantization.mixing import QuantizedMixingOp
@@ -30,6 +30,7 @@ from cipherlearn.quantization.post_training import ONNXConverter
 from cipherlearn.quantization.prepare import Parts, prepare
 from cipherlearn.quantization.quantized_module import QuantizedModule
 from cipherlearn.quantization.replay import LearnedLayer, Replay, layout_of
+from cipherlearn.quantization.scoring import agreement_score, is_classifier
 from cipherlearn.torch._differentiable import DifferentiableCircuit, rounded
 
 #: Training rows at once.
@@ -47,6 +48,8 @@ CLEARLY = 2.0
 MOMENTUM = 0.95
 #: Steps between two looks at the ranges of accumulators.
 PROJECT_EVERY = 20
+#: Share of the rows that judge.
+HELD_OUT = 0.2
 #: Fewest rows on each side of the split: fewer cannot tell which result is better.
 LEAST_ROWS = 10
 #: Simulated executions that a module is judged by.
@@ -56,10 +59,11 @@ EXECUTIONS = 4
 def distill(
     converter: ONNXConverter,
     *calibration_data: Any,
-    held_out: float = 0.2,
+    held_out: float = HELD_OUT,
     steps: int = 800,
     random_state: int = 0,
     keep_onnx: bool = True,
+    options: CompileOptions | None = None,
 ) -> QuantizedModule:
     """Quantize, then train the integer weights end to end to give the float model's results.
 
@@ -81,6 +85,8 @@ def distill(
         Seed of the split, the order of the rows, and the simulated errors.
     keep_onnx : bool, default=True
         Whether the module keeps the float model.
+    options : CompileOptions, optional
+        Error probability of the execution that is simulated.
 
     Returns
     -------
@@ -100,28 +106,67 @@ def distill(
         )
     graph = Graph.from_model(converter.numpy_model.onnx_model)
     data = check_calibration_data(graph, calibration_data)
-    fit, judge = _split(len(data[0]), held_out, steps, random_state)
-    setting = _best_setting(converter, data, fit, judge, steps, random_state)
+    training = Training(steps, random_state, options or CompileOptions.of())
+    check_split(len(data[0]), held_out)
+    fit, judge = _split(len(data[0]), held_out, random_state)
+    setting = _best_setting(converter, data, fit, judge, training)
     analytic = converter.quantize_module(*data, keep_onnx=keep_onnx)
     if setting is None:
         return analytic
-    return _trained(converter, analytic, data, setting, steps, random_state, keep_onnx)
+    return _trained(converter, analytic, data, setting, training, keep_onnx)
 
 
-def _split(
-    rows: int, held_out: float, steps: int, random_state: int
-) -> tuple[np.ndarray, np.ndarray]:
+def check_split(rows: int, held_out: float = HELD_OUT) -> None:
+    """Raise `InvalidParameterError` if there are too few rows to train on some and judge by others.
+
+    Parameters
+    ----------
+    rows : int
+    held_out : float, default=0.2
+    """
     if not 0.0 < held_out < 1.0:
         raise InvalidParameterError(f"held_out must lie between 0 and 1, not {held_out}")
-    if steps < 1:
-        raise InvalidParameterError(f"steps must be 1 or more, not {steps}")
-    order = np.random.default_rng(random_state).permutation(rows)
     count = round(rows * held_out)
     if min(count, rows - count) < LEAST_ROWS:
         raise InvalidParameterError(
-            f"{rows} calibration rows, of which a share of {held_out} is held out, are too few: "
-            f"both parts need {LEAST_ROWS} rows. Give more rows"
+            f"{rows} calibration rows, of which a share of {held_out} is held out, are too few to "
+            f"distill: both parts need {LEAST_ROWS} rows. Give more rows"
         )
+
+
+@dataclass(frozen=True)
+class Training:
+    """How long is trained, and under which errors.
+
+    Parameters
+    ----------
+    steps, random_state : int
+    options : CompileOptions
+
+    Raises
+    ------
+    InvalidParameterError
+        If there is no step.
+    """
+
+    steps: int
+    random_state: int
+    options: CompileOptions
+
+    def __post_init__(self) -> None:
+        given: Any = self.steps
+        if isinstance(given, bool) or not isinstance(given, Integral) or given < 1:
+            raise InvalidParameterError(f"steps must be an integer from 1 on, not {given!r}")
+
+    def p_error(self, module: QuantizedModule) -> float:
+        """Error probability of one look-up."""
+        return self.options.p_error_of(count_lookups(module.circuit).total)
+
+
+def _split(rows: int, held_out: float, random_state: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows to train on, and rows that judge."""
+    order = np.random.default_rng(random_state).permutation(rows)
+    count = round(rows * held_out)
     return np.sort(order[count:]), np.sort(order[:count])
 
 
@@ -130,18 +175,17 @@ def _best_setting(
     data: list[np.ndarray],
     fit: np.ndarray,
     judge: np.ndarray,
-    steps: int,
-    random_state: int,
+    training: Training,
 ) -> tuple[float, float] | None:
     """What wins on rows held out; None where nothing clearly beats the analytic result."""
     inside, outside = [array[fit] for array in data], [array[judge] for array in data]
     analytic = converter.quantize_module(*inside)
     targets = Teacher.of(converter, outside).targets
     best = None
-    least, agreed = _judged(analytic, outside, targets, random_state)
+    least, agreed = _judged(analytic, outside, targets, training)
     for setting in SETTINGS:
-        module = _trained(converter, analytic, inside, setting, steps, random_state)
-        losses, agreement = _judged(module, outside, targets, random_state)
+        module = _trained(converter, analytic, inside, setting, training)
+        losses, agreement = _judged(module, outside, targets, training)
         gain = least - losses
         is_clear = gain.mean() > CLEARLY * gain.std() / math.sqrt(len(gain))
         if is_clear and agreement >= agreed:
@@ -193,7 +237,7 @@ def _results(parts: Parts, data: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def _judged(
-    module: QuantizedModule, data: list[np.ndarray], targets: list[np.ndarray], random_state: int
+    module: QuantizedModule, data: list[np.ndarray], targets: list[np.ndarray], training: Training
 ) -> tuple[np.ndarray, float]:
     """Loss of every row, and agreement, under simulated errors."""
     losses, agreements = [], []
@@ -201,8 +245,8 @@ def _judged(
         found = simulate(
             module.circuit,
             *module.samples(*data),
-            p_error=DEFAULT_P_ERROR,
-            random_state=random_state + execution,
+            p_error=training.p_error(module),
+            random_state=training.random_state + execution,
         )
         places = zip(module.output_quantizers, found.outputs, targets, strict=True)
         outputs = [np.asarray(q.dequant(v[:, 0])).reshape(t.shape) for q, v, t in places]
@@ -228,14 +272,13 @@ def _trained(
     analytic: QuantizedModule,
     data: list[np.ndarray],
     setting: tuple[float, float],
-    steps: int,
-    random_state: int,
+    training: Training,
     keep_onnx: bool = False,
 ) -> QuantizedModule:
     """The module with weights trained on given rows."""
-    student = Student(analytic, Teacher.of(converter, data), random_state)
+    student = Student(analytic, Teacher.of(converter, data), training)
     if student.layers:
-        student.train(*setting, steps)
+        student.train(*setting)
     learned = Replay(converter, student.learned())
     return learned.quantize_module(*data, keep_onnx=keep_onnx)
 
@@ -351,13 +394,15 @@ class Student:
     ----------
     module : QuantizedModule
     teacher : Teacher
-    random_state : int
+    training : Training
     """
 
-    def __init__(self, module: QuantizedModule, teacher: Teacher, random_state: int) -> None:
+    def __init__(self, module: QuantizedModule, teacher: Teacher, training: Training) -> None:
         self.module = module
-        self.function = DifferentiableCircuit(module.circuit, DEFAULT_P_ERROR, random_state)
-        self.random_state = random_state
+        self.function = DifferentiableCircuit(
+            module.circuit, training.p_error(module), training.random_state
+        )
+        self.training = training
         self.teacher = teacher
         fitted = [
             op
@@ -369,9 +414,10 @@ class Student:
         self._analytic, self._known = self._means(), self._extents()
 
     @_one_thread()
-    def train(self, rate: float, swapped: float, steps: int) -> None:
+    def train(self, rate: float, swapped: float) -> None:
         """Train; the learning rate falls to zero."""
-        generator = np.random.default_rng(self.random_state)
+        generator = np.random.default_rng(self.training.random_state)
+        steps = self.training.steps
         rows, targets = self.teacher.enlarged(swapped, generator)
         inputs = self._integers(rows)
         wanted = [torch.tensor(target, dtype=self.function.dtype) for target in targets]

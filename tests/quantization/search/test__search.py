@@ -9,10 +9,15 @@ from sklearn.datasets import load_iris
 from torch import nn
 
 from cipherlearn.engines import get_engine
-from cipherlearn.errors import CalibrationWarning, InvalidParameterError, InvalidShapeError
+from cipherlearn.errors import (
+    CalibrationWarning,
+    InvalidParameterError,
+    InvalidShapeError,
+    InvalidTypeError,
+)
 from cipherlearn.quantization import LayerBits, SearchSpace, search_bits
 from cipherlearn.quantization.mixing import QuantizedMixingOp
-from cipherlearn.quantization.search import Candidate, _search, space
+from cipherlearn.quantization.search import Candidate, _search
 from cipherlearn.torch import NumpyModule
 
 BITS = LayerBits(4, 4, 4)
@@ -35,7 +40,9 @@ def iris() -> tuple[NumpyModule, np.ndarray, np.ndarray]:
 
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(space, "LADDER", ((3, 3, 3), (5, 4, 4), (6, 6, 6)))
+    rungs = ((3, 3, 3), (5, 4, 4), (6, 6, 6))
+    monkeypatch.setattr(_search._Cheapest, "rungs", rungs)
+    monkeypatch.setattr(_search._Best, "rungs", rungs)
     monkeypatch.setattr(_search, "MOST_QUANTIZATIONS", 18)
 
 
@@ -83,7 +90,7 @@ def test_a_budget_that_nothing_fits_is_told(iris: Any) -> None:
 def test_a_tolerance_that_nobody_meets_returns_the_best(
     iris: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(space, "LADDER", ((3, 2, 2), (3, 3, 3)))
+    monkeypatch.setattr(_search._Cheapest, "rungs", ((3, 2, 2), (3, 3, 3)))
     model, x, _ = iris
     with pytest.warns(CalibrationWarning, match=r"which misses it by 0\.\d+. Allow a larger"):
         module = search_bits(model, x, max_drop=0.0)
@@ -103,6 +110,11 @@ def test_the_same_seed_gives_the_same_module(iris: Any) -> None:
     ("options", "error", "message"),
     [
         ({"max_drop": -0.1}, InvalidParameterError, "max_drop is a share from 0 to 1"),
+        ({"max_drop": "a"}, InvalidParameterError, "max_drop is a share from 0 to 1, not 'a'"),
+        ({"max_seconds": "2"}, InvalidParameterError, "max_seconds must be positive, not '2'"),
+        ({"labels": ["a"] * 150}, InvalidTypeError, "labels have dtype"),
+        ({"labels": range(1, 151)}, InvalidParameterError, "for the classes 0 to 2"),
+        ({"import_qat": True}, InvalidParameterError, r"SearchSpace\(weights="),
         ({"max_seconds": 0}, InvalidParameterError, "max_seconds must be positive"),
         ({"labels": [0, 1]}, InvalidShapeError, "150 rows were given with labels of shape"),
     ],

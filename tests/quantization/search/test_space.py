@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from cipherlearn.errors import InvalidParameterError
-from cipherlearn.quantization import LayerBits, Rounding, SearchSpace
+from cipherlearn.quantization import LayerBits, SearchSpace
 from cipherlearn.quantization.search import Candidate
 from cipherlearn.quantization.search.space import LADDER, Move
 
@@ -22,12 +22,12 @@ def test_candidates_print_what_they_are() -> None:
 
 
 def test_everything_is_open_unless_it_is_given() -> None:
-    assert len(SearchSpace().ladder) == len(LADDER)
-    assert {c.common.exact for c in SearchSpace().ladder} == {False}
-    fixed = SearchSpace.of(5, Rounding("auto", exact=True)).ladder
+    assert len(SearchSpace().ladder()) == len(LADDER)
+    assert {c.common.exact for c in SearchSpace().ladder()} == {False}
+    fixed = SearchSpace.of(5, exact=True).ladder()
     assert {(c.common.weights, c.common.inputs, c.common.exact) for c in fixed} == {(5, 5, True)}
     assert [c.common.kept for c in fixed] == sorted({kept for kept, *_ in LADDER})
-    kept = SearchSpace.of(None, Rounding(4, exact=False)).ladder
+    kept = SearchSpace.of(kept=4, exact=False).ladder()
     assert {c.common.kept for c in kept} == {4}
     assert len(kept) == len({(weights, inputs) for _, weights, inputs in LADDER})
     with pytest.raises(InvalidParameterError, match="between 1 and 16"):

@@ -1,7 +1,15 @@
 """Finding the bits of every layer: the cheapest circuit that is accurate enough."""
 
-from cipherlearn.quantization.search._search import find_bits, search_bits
+from cipherlearn.quantization.search._search import check_goal, find_bits, search_bits
 from cipherlearn.quantization.search.result import Point, SearchResult
 from cipherlearn.quantization.search.space import Candidate, SearchSpace
 
-__all__ = ["Candidate", "Point", "SearchResult", "SearchSpace", "find_bits", "search_bits"]
+__all__ = [
+    "Candidate",
+    "Point",
+    "SearchResult",
+    "SearchSpace",
+    "check_goal",
+    "find_bits",
+    "search_bits",
+]

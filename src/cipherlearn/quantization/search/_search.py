@@ -13,6 +13,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from functools import partial
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,14 @@ from cipherlearn.quantization.lookup_aware import PostTrainingLookupQuantization
 from cipherlearn.quantization.post_training import ONNXConverter, PostTrainingQATImporter
 from cipherlearn.quantization.quantized_module import QuantizedModule
 from cipherlearn.quantization.search.result import ROUNDING_ERROR, Point, SearchResult
-from cipherlearn.quantization.search.space import INPUT_BITS, Candidate, Move, SearchSpace
+from cipherlearn.quantization.search.space import (
+    FASTEST,
+    INPUT_BITS,
+    LADDER,
+    Candidate,
+    Move,
+    SearchSpace,
+)
 from cipherlearn.quantization.search.trial import FOLDS, Price, Trial
 
 #: Quantizations that a search makes at most; a candidate that is scored takes one for each part.
@@ -64,7 +72,8 @@ def search_bits(
         One array an input of the model. A few hundred rows: what is kept apart to score on decides
         how finely accuracy can be told.
     labels : array-like of shape (rows,) or (rows, outputs), optional
-        Classes or targets of the rows. Default: results are compared with the float model's.
+        Classes or targets of the rows, for the first output. Default: results are compared with
+        the float model's, and the output that agrees least counts.
     max_drop : float, default=0.01
         Accuracy (or R2) that may be lost against the float model.
     max_seconds : float, optional
@@ -126,10 +135,12 @@ def find_bits(
     random_state: int = 0,
 ) -> tuple[ONNXConverter, SearchResult]:
     """What `search_bits` quantizes with, and what it saw; parameters and errors are those of it."""
-    if not 0 <= max_drop <= 1:
-        raise InvalidParameterError(f"max_drop is a share from 0 to 1, not {max_drop!r}")
-    if max_seconds is not None and not max_seconds > 0:
-        raise InvalidParameterError(f"max_seconds must be positive, not {max_seconds!r}")
+    check_goal(max_drop, max_seconds)
+    if import_qat and (space.weights is None or space.inputs is None):
+        raise InvalidParameterError(
+            "import_qat=True takes over the bits that the model was trained for: give them as "
+            "SearchSpace(weights=..., inputs=...)"
+        )
     converter = partial(_converter, numpy_model, space, bounds, import_qat)
     trial = Trial(numpy_model, calibration_data, labels, options, random_state, converter)
     search = (
@@ -139,6 +150,18 @@ def find_bits(
     )
     result = search.run()
     return converter(result.chosen.candidate), result
+
+
+def check_goal(max_drop: Any, max_seconds: Any) -> None:
+    """Raise `InvalidParameterError` if the goal of a search is none."""
+    if not _is_number(max_drop) or not 0 <= max_drop <= 1:
+        raise InvalidParameterError(f"max_drop is a share from 0 to 1, not {max_drop!r}")
+    if max_seconds is not None and not (_is_number(max_seconds) and max_seconds > 0):
+        raise InvalidParameterError(f"max_seconds must be positive, not {max_seconds!r}")
+
+
+def _is_number(given: Any) -> bool:
+    return isinstance(given, Real) and not isinstance(given, bool)
 
 
 def _converter(
@@ -160,12 +183,15 @@ class _Search:
 
     #: Bits that a layer gets more in one change.
     step: int
+    #: What all layers alike are tried with first.
+    rungs: tuple[tuple[int, int, int], ...] = LADDER
     max_seconds: float | None = None
 
     def __init__(self, trial: Trial, space: SearchSpace, max_drop: float) -> None:
         self.trial = trial
         self.space = space
         self.max_drop = max_drop
+        self.ladder = space.ladder(self.rungs)
         self.points: dict[Candidate, Point] = {}
         self.prices: dict[Candidate, float] = {}
         self.left = MOST_QUANTIZATIONS
@@ -229,7 +255,7 @@ class _Search:
 
     def _rungs(self) -> Iterator[Point]:
         """Candidates with all layers alike, measured one by one."""
-        for candidate in bar(self.space.ladder, "trying bits"):
+        for candidate in bar(self.ladder, "trying bits"):
             point = self._measure(candidate)
             if point is not None:
                 yield point
@@ -320,6 +346,7 @@ class _Best(_Search):
     """The most accurate candidate within a number of seconds."""
 
     step = 1
+    rungs = (*FASTEST, *LADDER)
 
     def __init__(
         self, trial: Trial, space: SearchSpace, max_drop: float, max_seconds: float
@@ -351,7 +378,7 @@ class _Best(_Search):
     def _warn(self, result: SearchResult) -> None:
         if not self._is_good(result.chosen):
             warn(
-                f"no candidate takes at most {self.max_seconds:g} s; the cheapest one is estimated "
+                f"no candidate takes at most {self.max_seconds:g} s; the fastest one is estimated "
                 f"at {result.chosen.seconds:.3g} s. Make the model smaller (fewer neurons or "
                 "channels)",
                 CalibrationWarning,

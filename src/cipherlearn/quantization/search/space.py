@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from cipherlearn.quantization.n_bits import (
     ROUNDING_RANGE,
     LayerBits,
-    Rounding,
     get_n_bits_dict,
 )
 
@@ -25,6 +24,9 @@ LADDER = (
     (7, 6, 7),
     (8, 6, 8),
 )
+
+#: What is hardly ever accurate enough, for those who need it fast.
+FASTEST = ((2, 2, 2), (2, 3, 3))
 
 #: Fewest bits of the model's inputs: they meet no look-up before the first rounding, and are free.
 INPUT_BITS = 6
@@ -122,7 +124,10 @@ class SearchSpace:
 
     @classmethod
     def of(
-        cls, n_bits: int | Mapping[str, int] | None = None, rounding: Rounding | None = None
+        cls,
+        n_bits: int | Mapping[str, int] | None = None,
+        kept: int | None = None,
+        exact: bool | None = None,
     ) -> SearchSpace:
         """The space that is left by what a user gives.
 
@@ -130,25 +135,28 @@ class SearchSpace:
         ----------
         n_bits : int or dict, optional
             See `get_n_bits_dict`. Default: all bits are chosen.
-        rounding : Rounding, optional
-            Its bits may be ``"auto"``. Default: bits and method are chosen.
+        kept, exact
+            As for the class.
         """
-        kept = None if rounding is None or isinstance(rounding.n_bits, str) else rounding.n_bits
-        exact = None if rounding is None else rounding.exact
         if n_bits is None:
             return cls(kept=kept, exact=exact)
         bits = get_n_bits_dict(n_bits)
         return cls(bits["op_weights"], bits["op_inputs"], kept, exact, bits["model_inputs"])
 
-    @property
-    def ladder(self) -> tuple[Candidate, ...]:
-        """Candidates with all layers alike, from cheap to dear."""
+    def ladder(self, rungs: Sequence[tuple[int, int, int]] = LADDER) -> tuple[Candidate, ...]:
+        """Candidates with all layers alike, from cheap to dear.
+
+        Parameters
+        ----------
+        rungs : sequence of (int, int, int)
+            Bits kept by rounding, of weights, and of activations.
+        """
         exact = bool(self.exact)
-        rungs = (
+        bits = (
             LayerBits(self.weights or weights, self.inputs or inputs, self.kept or kept, exact)
-            for kept, weights, inputs in LADDER
+            for kept, weights, inputs in rungs
         )
-        return tuple(Candidate(bits) for bits in dict.fromkeys(rungs))
+        return tuple(Candidate(each) for each in dict.fromkeys(bits))
 
     def moves(self, layers: Mapping[str, tuple[bool, bool]], step: int) -> Iterator[Move]:
         """Changes that lead to candidates nearby.

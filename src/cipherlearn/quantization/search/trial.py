@@ -15,14 +15,13 @@ from cipherlearn.engines.estimate import estimate_cost
 from cipherlearn.errors import (
     CompilationError,
     InvalidParameterError,
-    InvalidShapeError,
     LookupWidthError,
 )
 from cipherlearn.onnx import Graph
-from cipherlearn.quantization.agreement import agreement_score, score_against_labels
 from cipherlearn.quantization.calibration import check_calibration_data
 from cipherlearn.quantization.post_training import ONNXConverter
 from cipherlearn.quantization.quantized_module import QuantizedModule
+from cipherlearn.quantization.scoring import Labels, agreement_score
 from cipherlearn.quantization.search.result import Point
 from cipherlearn.quantization.search.space import Candidate
 
@@ -95,11 +94,6 @@ class Trial:
         self.random_state = random_state
         self.converter = converter
         rows = len(self.data[0])
-        self.labels = None if labels is None else np.asarray(labels)
-        if self.labels is not None and len(self.labels) != rows:
-            raise InvalidShapeError(
-                f"{rows} rows were given with labels of shape {self.labels.shape}"
-            )
         if rows < 2 * FOLDS:
             raise InvalidParameterError(
                 f"choosing bits needs {2 * FOLDS} calibration rows at least, to calibrate on some "
@@ -107,6 +101,7 @@ class Trial:
             )
         order = np.random.default_rng(random_state).permutation(rows)
         self.parts = np.array_split(order, FOLDS)
+        self.labels = None if labels is None else Labels.of(labels, self.outputs[0])
 
     @cached_property
     def outputs(self) -> tuple[np.ndarray, ...]:
@@ -117,7 +112,7 @@ class Trial:
     @cached_property
     def reference(self) -> float:
         """Score of the float model."""
-        return 1.0 if self.labels is None else score_against_labels(self.outputs[0], self.labels)
+        return 1.0 if self.labels is None else self.labels.score(self.outputs[0])
 
     def price(self, candidate: Candidate) -> Price:
         """What a candidate costs."""
@@ -171,7 +166,7 @@ class Trial:
 
     def _score(self, found: Sequence[np.ndarray], rows: np.ndarray) -> float:
         if self.labels is not None:
-            return score_against_labels(found[0][rows], self.labels[rows])
+            return self.labels.score(found[0][rows], rows)
         pairs = zip(found, self.outputs, strict=True)
         return min(agreement_score(f[rows], w[rows]) for f, w in pairs)
 
