@@ -31,6 +31,7 @@ from cipherlearn.quantization.prepare import Parts, prepare
 from cipherlearn.quantization.quantized_module import QuantizedModule
 from cipherlearn.quantization.replay import LearnedLayer, Replay, layout_of
 from cipherlearn.quantization.scoring import agreement_score, is_classifier
+from cipherlearn.torch._descent import Descent
 from cipherlearn.torch._differentiable import DifferentiableCircuit, rounded
 
 #: Training rows at once.
@@ -44,8 +45,6 @@ TEMPERATURE = 2.0
 SETTINGS = ((2e-3, 0.1), (1e-2, 0.0), (1e-2, 0.1))
 #: Standard errors by which a loss on held-out rows must be lower: few rows tell little.
 CLEARLY = 2.0
-#: Share of its direction that descent keeps from step to step.
-MOMENTUM = 0.95
 #: Steps between two looks at the ranges of accumulators.
 PROJECT_EVERY = 20
 #: Share of the rows that judge.
@@ -357,36 +356,6 @@ def _arranged(
     return matrix.reshape(shape) if isinstance(primitive, ir.Convolve) else None
 
 
-class _Optimizer:
-    """Gradient descent with momentum, in units of the typical gradient of each tensor.
-
-    Steps of the same size for every weight, as Adam takes them, would let those that hardly matter
-    wander with the noise of the gradient, and each integer that changes costs accuracy.
-    """
-
-    def __init__(self, tensors: list[tuple[torch.Tensor, float]], steps: int) -> None:
-        self._tensors = tensors
-        self._momenta = [torch.zeros_like(tensor) for tensor, _ in tensors]
-        self._squares = [0.0 for _ in tensors]
-        self._steps, self._done = steps, 0
-
-    def step(self) -> None:
-        """Take one step; rates fall to zero with the last one."""
-        left = 0.5 * (1.0 + math.cos(math.pi * self._done / self._steps))
-        self._done += 1
-        unbiased = 1.0 - MOMENTUM**self._done
-        with torch.no_grad():
-            for place, (tensor, rate) in enumerate(self._tensors):
-                gradient = torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
-                self._momenta[place].mul_(MOMENTUM).add_(gradient, alpha=1.0 - MOMENTUM)
-                square = float(gradient.square().mean())
-                self._squares[place] = MOMENTUM * self._squares[place] + (1 - MOMENTUM) * square
-                typical = math.sqrt(self._squares[place] / unbiased)
-                if typical > 0:
-                    tensor.sub_(self._momenta[place], alpha=rate * left / (unbiased * typical))
-                tensor.grad = None
-
-
 class Student:
     """A quantized module in training.
 
@@ -426,7 +395,7 @@ class Student:
             accumulated = self._spread(layer)
             groups.append((layer.weights, rate * layer.largest))
             groups.append((layer.bias, rate * accumulated))
-        optimizer = _Optimizer(groups, steps)
+        optimizer = Descent(groups, steps)
         for step in bar(range(steps), "distillation"):
             chosen = torch.tensor(generator.integers(0, len(rows[0]), BATCH))
             outputs = self._outputs([array[chosen] for array in inputs], wanted)
