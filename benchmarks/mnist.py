@@ -10,7 +10,8 @@ from torch import nn
 
 from benchmarks.data import mnist_data
 from benchmarks.images import DIRECTIONS, changed, edges, upright
-from benchmarks.networks import Case, one_thread, train
+from benchmarks.networks import Case, train
+from cipherlearn.torch.distillation import one_thread
 
 #: Channels of the convolutional network; each gives four activations.
 CHANNELS = 6

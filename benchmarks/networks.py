@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from sklearn.model_selection import train_test_split
 from torch import nn
 
 from benchmarks.data import Split, table_data
+from cipherlearn.torch.distillation import one_thread
 
 #: Rows that networks are calibrated on.
 CALIBRATION_ROWS = 500
@@ -192,14 +191,3 @@ def _loss(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     if labels.is_floating_point():
         return nn.functional.mse_loss(outputs[:, 0], labels)
     return nn.functional.cross_entropy(outputs, labels)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Train in one thread: sums come in one order on every machine, and small steps go faster."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from benchmarks import accuracy
-from benchmarks.networks import Case, one_thread, train
+from benchmarks.networks import Case, train
 from benchmarks.report import Figure, Note, print_figures
 from cipherlearn.quantization.search import _search
+from cipherlearn.torch.distillation import one_thread
 
 
 @cache

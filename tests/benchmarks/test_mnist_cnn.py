@@ -11,8 +11,9 @@ from torch import nn
 
 from benchmarks import mnist_cnn
 from benchmarks.mnist import Absolute
-from benchmarks.networks import Case, one_thread, train
+from benchmarks.networks import Case, train
 from benchmarks.report import Figure, Note
+from cipherlearn.torch.distillation import one_thread
 
 
 @cache

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from benchmarks import networks
-from benchmarks.networks import one_thread, table_mlp, train
+from benchmarks.networks import table_mlp, train
 
 
 def weights(net: nn.Module) -> np.ndarray:
@@ -55,10 +55,3 @@ def test_tables_get_as_many_outputs_as_they_need(
     case = table_mlp("any", hidden=4)
     assert case.float_outputs.shape == (20, outputs)
     np.testing.assert_array_equal(case.calibration_labels, y[:40])
-
-
-def test_one_thread_gives_the_others_back() -> None:
-    threads = torch.get_num_threads()
-    with one_thread():
-        assert torch.get_num_threads() == 1
-    assert torch.get_num_threads() == threads

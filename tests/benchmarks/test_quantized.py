@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.networks import Case, one_thread, train
+from benchmarks.networks import Case, train
 from benchmarks.quantized import Setting, encrypted_classes, overflow_share, peak_memory
+from cipherlearn.torch.distillation import one_thread
 
 
 @pytest.fixture(scope="module")

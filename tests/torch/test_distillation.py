@@ -18,7 +18,7 @@ from cipherlearn.quantization import (
 from cipherlearn.quantization.mixing import QuantizedMixingOp
 from cipherlearn.quantization.replay import Replay
 from cipherlearn.torch import NumpyModule, distill
-from cipherlearn.torch.distillation import Student, Teacher, Training
+from cipherlearn.torch.distillation import Student, Teacher, Training, one_thread
 from tests.quantization.quantize import normal
 
 pytestmark = pytest.mark.filterwarnings(
@@ -158,3 +158,10 @@ def test_what_cannot_be_distilled() -> None:
         distill(quantization, x, held_out=1.0)
     with pytest.raises(InvalidParameterError, match="steps must be an integer from 1 on"):
         distill(quantization, x, steps=0)
+
+
+def test_one_thread_gives_the_others_back() -> None:
+    threads = torch.get_num_threads()
+    with one_thread():
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == threads

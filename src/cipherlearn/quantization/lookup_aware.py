@@ -179,7 +179,9 @@ class PostTrainingLookupQuantization(PostTrainingAffineQuantization):
         layers = _layers(op, layout, reals, integers, target)
         _warn_of_few_rows(op, layers[0])
         lsbs, fits = self._fits(op, layers, integers.quantizer)
-        op.constant_inputs[1] = _as_constant(fits, layout, reals, op.attrs)
+        matrix = np.stack([fit.integers for fit in fits])
+        scale = np.concatenate([fit.scale for fit in fits])
+        op.constant_inputs[1] = integer_weights(matrix, scale, layout, reals, op.attrs)
         op.fitted = FittedWeights(np.zeros(1))
         rest = target - op.exact_result(operand)
         axes = tuple(a for a in range(rest.ndim) if a != op.channel_axis % rest.ndim)
@@ -261,12 +263,26 @@ def _layers(
     return [Layer(*parts) for parts in zip(inputs, results, matrix, strict=True)]
 
 
-def _as_constant(
-    fits: list[Fit], layout: WeightLayout, reals: np.ndarray, attributes: Mapping[str, Any]
+def integer_weights(
+    matrix: np.ndarray,
+    scale: np.ndarray,
+    layout: WeightLayout,
+    reals: np.ndarray,
+    attributes: Mapping[str, Any],
 ) -> QuantizedArray:
-    """The integers in the layout of the operator; their real values are the float weights."""
-    matrix = np.stack([fit.integers for fit in fits])
-    scale = np.concatenate([fit.scale for fit in fits])
+    """Chosen integers in the layout of the operator; their real values are the float weights.
+
+    Parameters
+    ----------
+    matrix : numpy.ndarray of int64, shape (groups, channels, inputs)
+    scale : numpy.ndarray of shape (groups * channels,)
+        Steps.
+    layout : WeightLayout
+    reals : numpy.ndarray
+        The float weights, as the operator has them.
+    attributes : mapping
+        Of the operator.
+    """
     largest = max(1, int(np.abs(matrix).max()))
     options = QuantizationOptions(largest.bit_length() + 1, is_signed=True, is_symmetric=True)
     params = UniformQuantizationParameters(

@@ -10,12 +10,10 @@ import numpy as np
 from cipherlearn.errors import InvalidTypeError
 from cipherlearn.ops._weights import WeightLayout
 from cipherlearn.quantization.accumulators import expected_range, top_of_range
-from cipherlearn.quantization.lookup_aware import PostTrainingLookupQuantization
+from cipherlearn.quantization.lookup_aware import PostTrainingLookupQuantization, integer_weights
 from cipherlearn.quantization.mixing import FittedWeights, QuantizedMixingOp
 from cipherlearn.quantization.quantized_array import QuantizedArray
 from cipherlearn.quantization.quantizers import (
-    QuantizationOptions,
-    UniformQuantizationParameters,
     UniformQuantizer,
 )
 
@@ -131,15 +129,7 @@ def _constant(learned: LearnedLayer, share: np.ndarray) -> QuantizedArray:
     analytic = learned.matrix()
     between = analytic + share.reshape(shape) * (learned.weights - analytic)
     integers = np.rint(between).astype(np.int64)
-    largest = max(1, int(np.abs(integers).max()))
-    options = QuantizationOptions(largest.bit_length() + 1, is_signed=True, is_symmetric=True)
-    reals = np.shape(known.qvalues)
-    scale = layout.along_weights(learned.scale, reals, op.attrs)
-    params = UniformQuantizationParameters(scale, 0, 0)
-    arranged = layout.weights(integers, reals, op.attrs)
-    result = QuantizedArray(options.n_bits, arranged, False, options=options, params=params)
-    result.values = known.values
-    return result
+    return integer_weights(integers, learned.scale, layout, np.asarray(known.values), op.attrs)
 
 
 def _excess(

@@ -283,8 +283,8 @@ def _trained(
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    """Sums come in one order on every machine, and small steps are faster."""
+def one_thread() -> Iterator[None]:
+    """Train in one thread: sums come in one order on every machine, and small steps go faster."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -382,7 +382,7 @@ class Student:
         self.layers = [layer for layer in found if layer is not None]
         self._analytic, self._known = self._means(), self._extents()
 
-    @_one_thread()
+    @one_thread()
     def train(self, rate: float, swapped: float) -> None:
         """Train; the learning rate falls to zero."""
         generator = np.random.default_rng(self.training.random_state)
@@ -391,8 +391,9 @@ class Student:
         inputs = self._integers(rows)
         wanted = [torch.tensor(target, dtype=self.function.dtype) for target in targets]
         groups = []
-        for layer in self.layers:
-            accumulated = self._spread(layer)
+        for layer, products in zip(self.layers, self._products(), strict=True):
+            # The typical size of the layer's accumulators.
+            accumulated = max(1.0, float(products.std(0).median()))
             groups.append((layer.weights, rate * layer.largest))
             groups.append((layer.bias, rate * accumulated))
         optimizer = Descent(groups, steps)
@@ -476,8 +477,3 @@ class Student:
 
     def _means(self) -> list[np.ndarray]:
         return [np.asarray(p.double().mean(0).numpy()) for p in self._products()]
-
-    def _spread(self, layer: TrainedLayer) -> float:
-        """Typical size of a layer's accumulators."""
-        place = next(i for i, known in enumerate(self.layers) if known is layer)
-        return max(1.0, float(self._products()[place].std(0).median()))

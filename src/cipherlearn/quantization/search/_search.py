@@ -11,7 +11,9 @@ kept, the one first that saves most for the accuracy it costs, that leave the wh
 from __future__ import annotations
 
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from numbers import Real
 from typing import Any
@@ -178,7 +180,7 @@ def _converter(
     return importer
 
 
-class _Search:
+class _Search(ABC):
     """What both searches share: measuring, and changing layers one by one."""
 
     #: Bits that a layer gets more in one change.
@@ -193,7 +195,7 @@ class _Search:
         self.max_drop = max_drop
         self.ladder = space.ladder(self.rungs)
         self.points: dict[Candidate, Point] = {}
-        self.prices: dict[Candidate, float] = {}
+        self.prices: dict[Candidate, Price] = {}
         self.left = MOST_QUANTIZATIONS
         self.reason = ""
 
@@ -213,45 +215,51 @@ class _Search:
         self._warn(result)
         return result
 
+    @abstractmethod
     def _first(self) -> Point:
         """The best candidate with all layers alike."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _is_good(self, point: Point) -> bool:
         """Whether a candidate is what is asked for."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _is_worth(self, price: Price, current: Point) -> bool:
         """Whether a candidate of this price, near to the current one, is to be scored."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _gain(self, point: Point, current: Point) -> float:
         """How much better a candidate is than the current one; not if it is 0 or less."""
-        raise NotImplementedError
 
     def _last_choice(self, found: Point) -> Point:
         """What is taken in the end."""
         return found
 
+    @abstractmethod
     def _warn(self, result: SearchResult) -> None:
-        raise NotImplementedError
+        """Warn if nothing that was asked for was found."""
 
     def _measure(self, candidate: Candidate, current: Point | None = None) -> Point | None:
         """Price and score; None if it cannot be compiled or is not worth to be scored."""
         if candidate in self.points:
             return self.points[candidate]
-        if self.prices.get(candidate) == np.inf or self.left < FOLDS:
+        if self.left < FOLDS or not self._may_be_worth(self.prices.get(candidate), current):
             return None
         self.left -= 1
         price = self.trial.price(candidate)
-        self.prices[candidate] = price.complexity
+        self.prices[candidate] = replace(price, module=None)
         self.reason = price.reason or self.reason
-        is_worth = current is None or self._is_worth(price, current)
-        if price.module is None or not is_worth:
+        if not self._may_be_worth(price, current):
             return None
         self.left -= FOLDS - 1
         self.points[candidate] = self.trial.score(candidate, price)
         return self.points[candidate]
+
+    def _may_be_worth(self, price: Price | None, current: Point | None) -> bool:
+        """Whether a candidate is to be scored, as far as its price is known."""
+        if price is None:
+            return True
+        return price.reason == "" and (current is None or self._is_worth(price, current))
 
     def _rungs(self) -> Iterator[Point]:
         """Candidates with all layers alike, measured one by one."""
