@@ -142,7 +142,8 @@ def test_proved_bounds_cannot_be_left(digits: Any) -> None:
     module.forward(quantizer.dequant(rng.integers(0, highest, (200, 64), endpoint=True)))
     module.forward(quantizer.dequant(rng.choice([0, highest], (200, 64))))
     assert module.overflow_count == 0
-    plans = [op.plan for _, op in module.quant_layers_dict.values() if hasattr(op, "plan")]
+    plans = [getattr(op, "plan", None) for _, op in module.quant_layers_dict.values()]
+    plans = [plan for plan in plans if plan is not None]
     assert all(plan.is_proved for plan in plans)
     assert digits.accuracy(module.forward(digits.x_test)) > 0.9
 

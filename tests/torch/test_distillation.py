@@ -91,13 +91,25 @@ def error(module: QuantizedModule, net: nn.Module, x: np.ndarray) -> float:
 
 def test_few_bits_are_closer_to_the_float_network() -> None:
     net, x = mlp(), normal(2500, 16)
-    quantization = converter(net, x, 2)
+    quantization = converter(net, x, 2, bypass="none")
     analytic = quantization.quantize_module(x[:1500])
     distilled = distill(quantization, x[:1500], steps=800)
     assert not same_weights(analytic, distilled)
     assert agreement(distilled, net, x[1500:]) > agreement(analytic, net, x[1500:]) + 0.02
     complexity = [get_engine().compile(m.circuit).complexity for m in (analytic, distilled)]
     assert complexity[1] <= complexity[0]
+
+
+def test_outputs_that_the_client_adds_are_trained_as_their_sum() -> None:
+    net, x = mlp(), normal(400, 16)
+    quantization = converter(net, x, 2, bypass="outputs")
+    module = quantization.quantize_module(x)
+    student = Student(module, Teacher.of(quantization, [x]), 0)
+    assert [target.shape for target in student.teacher.targets] == [(400, 4)]
+    student.train(1e-2, 0.1, 40)
+    learned = Replay(quantization, student.learned()).quantize_module(x)
+    assert len(learned.circuit.outputs) == 3
+    assert not same_weights(module, learned)
 
 
 def test_the_same_seed_gives_the_same_weights() -> None:

@@ -261,3 +261,16 @@ def _proved_per_channel(proved: Interval, observed: Observed) -> tuple[np.ndarra
     axes = tuple(axis for axis, extent in enumerate(keep) if extent == 1)
     lo = proved.lo.min(axis=axes, keepdims=True)
     return lo, proved.hi.max(axis=axes, keepdims=True)
+
+
+def single(zero_point: Any) -> int | None:
+    """The zero-point that all elements share, if it is a whole number."""
+    array = np.asarray(zero_point, dtype=np.float64)
+    first = float(array.flat[0])
+    return int(first) if first.is_integer() and bool((array == first).all()) else None
+
+
+def squeezed(value: Any) -> Any:
+    """Arrays of one entry as plain numbers."""
+    array = np.asarray(value)
+    return array.reshape(-1)[0].item() if array.size == 1 else array

@@ -124,7 +124,7 @@ def split_head(graph: Graph) -> tuple[Graph | None, Graph]:
     made = {id(node) for way in encodings.values() for node in way}
     nodes = [node for node in graph.nodes if id(node) in made]
     last = {id(way[-1]) for way in encodings.values()}
-    body_nodes = _used(graph, [node for node in graph.nodes if id(node) not in last])
+    body_nodes = used_nodes(graph, [node for node in graph.nodes if id(node) not in last])
     read = {name for node in body_nodes for name in node.inputs} | set(graph.output_names)
     infos = tuple(TensorInfo(name, graph.dtypes.get(name), None) for name in encodings)
     kept = tuple(info for info in graph.inputs if info.name in read)
@@ -132,8 +132,8 @@ def split_head(graph: Graph) -> tuple[Graph | None, Graph]:
     return _part(graph, graph.inputs, (*kept, *infos), nodes), body
 
 
-def _used(graph: Graph, nodes: list[Node]) -> list[Node]:
-    """The nodes that an output depends on."""
+def used_nodes(graph: Graph, nodes: list[Node]) -> list[Node]:
+    """Those of some nodes, in order, that an output of a graph depends on."""
     needed = set(graph.output_names)
     result = []
     for node in reversed(nodes):
@@ -197,6 +197,38 @@ def _is_public(node: Node, constants: Collection[str]) -> bool:
     # attributes.
     read = {n for i, n in enumerate(node.inputs) if n and i not in op.raw_inputs}
     return len(read) == 1 and read.isdisjoint(constants) and "." not in node.op
+
+
+def with_sums(
+    graph: Graph, tail: Graph | None, sums: Mapping[str, tuple[str, ...]]
+) -> Graph | None:
+    """The tail with outputs that are sums of two: the client adds them first.
+
+    Parameters
+    ----------
+    graph : Graph
+        What is computed on encrypted data.
+    tail : Graph or None
+        What follows for the client, before there are sums.
+    sums : mapping of str to tuple of str
+        Output -> what is added to it.
+    """
+    if not sums:
+        return tail
+    whole = {name: f"{name}/whole" for name in sums}
+    added = [Node("Sum", total, (name, *sums[name]), (total,)) for name, total in whole.items()]
+    infos = tuple(replace(info, shape=None) for info in graph.outputs)
+    if tail is None:
+        parts = {name for names in sums.values() for name in names}
+        kept = (name for name in graph.output_names if name not in parts)
+        outputs = tuple(TensorInfo(whole.get(n, n), None, None) for n in kept)
+        return Graph(infos, outputs, tuple(added), {}, graph.opset)
+    nodes = [
+        replace(node, inputs=tuple(whole.get(name, name) for name in node.inputs))
+        for node in tail.nodes
+    ]
+    outputs = tuple(replace(info, name=whole.get(info.name, info.name)) for info in tail.outputs)
+    return replace(tail, inputs=infos, outputs=outputs, nodes=(*added, *nodes))
 
 
 def run_tail(tail: Graph, values: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:

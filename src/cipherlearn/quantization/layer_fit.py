@@ -148,7 +148,9 @@ def bits_to_round(layers: Sequence[Layer], limit: int, kept: int, proved: np.nda
     return max(1, min(round(np.log2(typical / (2**kept - 1))), MOST_BITS - kept))
 
 
-def fit_to_range(layer: Layer, lsbs: int, kept: int, noisy: bool, proved: np.ndarray) -> Fit:
+def fit_to_range(
+    layer: Layer, lsbs: int, kept: int, noisy: bool | np.ndarray, proved: np.ndarray
+) -> Fit:
     """Weights whose accumulators fill the range that is rounded to ``kept`` bits.
 
     Parameters
@@ -158,8 +160,8 @@ def fit_to_range(layer: Layer, lsbs: int, kept: int, noisy: bool, proved: np.nda
         Bits that rounding takes off: see `bits_to_round`.
     kept : int
         Bits that the look-up reads.
-    noisy : bool
-        Whether the inputs come from look-ups: large weights then amplify their noise.
+    noisy : bool, or numpy.ndarray of bool of shape (inputs,)
+        Whether inputs come from look-ups: large weights amplify their noise.
     proved : numpy.ndarray of shape (inputs,), or of size 0
         Extents of the inputs, if no input may leave the range; observed ranges count otherwise.
     """
@@ -171,8 +173,8 @@ def fit_to_range(layer: Layer, lsbs: int, kept: int, noisy: bool, proved: np.nda
     extents = np.where(alive, extents, extents[alive].min())
     top = top_of_range(kept, lsbs)
     scale = extents / top
-    if noisy:
-        norms = np.linalg.norm(wanted, axis=1)
+    if np.any(noisy):
+        norms = np.linalg.norm(wanted * noisy, axis=1)
         scale = np.maximum(scale, norms / (NOISE_CAP * np.median(norms[alive] / scale[alive])))
     integers = round_weights(wanted, hessian, scale, LARGEST_WEIGHT)
     for _ in range(CORRECTIONS):

@@ -17,6 +17,7 @@ from cipherlearn.errors import CalibrationWarning, InvalidParameterError, warn
 from cipherlearn.onnx import Graph, Node
 from cipherlearn.ops._weights import WeightLayout
 from cipherlearn.quantization.base_quantized_op import numbers
+from cipherlearn.quantization.bypass import BYPASS, CODES, around_lookups
 from cipherlearn.quantization.clipping import feature_quantizer, least_error_quantizer
 from cipherlearn.quantization.grid import observed_range
 from cipherlearn.quantization.layer_fit import (
@@ -29,7 +30,8 @@ from cipherlearn.quantization.layer_fit import (
 from cipherlearn.quantization.mixing import FittedWeights, QuantizedMixingOp
 from cipherlearn.quantization.n_bits import DEFAULT_MODEL_BITS, LayerBits
 from cipherlearn.quantization.post_training import PostTrainingAffineQuantization
-from cipherlearn.quantization.quantized_array import QuantizedArray
+from cipherlearn.quantization.prepare import Parts
+from cipherlearn.quantization.quantized_array import Entries, QuantizedArray
 from cipherlearn.quantization.quantizers import (
     QuantizationOptions,
     UniformQuantizationParameters,
@@ -67,6 +69,12 @@ class PostTrainingLookupQuantization(PostTrainingAffineQuantization):
         Whether the range of rounded accumulators is the one that calibration data leads to expect
         (results beyond it are wrong; they are counted), or one that no input can leave (wider, so
         rounding is coarser).
+    bypass : {"hidden", "none", "outputs"}, default="hidden"
+        Which activations have their linear part go around the look-up, where rounding makes it
+        coarse: see `cipherlearn.quantization.bypass`. ``"outputs"`` takes those before the model's
+        outputs as well, which brings most and **tells the client more of the model**: the linear
+        part of an output becomes an output of its own, which the client adds, and whose weights a
+        few chosen inputs tell.
     """
 
     needs_float_values = True
@@ -77,11 +85,15 @@ class PostTrainingLookupQuantization(PostTrainingAffineQuantization):
         numpy_model: Any,
         rounding_threshold_bits: Any = None,
         bounds: str = "observed",
+        bypass: str = "hidden",
     ) -> None:
         super().__init__(n_bits, numpy_model, rounding_threshold_bits)
         if bounds not in BOUNDS:
             raise InvalidParameterError(f"bounds must be one of {list(BOUNDS)}, not {bounds!r}")
         self.bounds = bounds
+        if bypass not in BYPASS:
+            raise InvalidParameterError(f"bypass must be one of {list(BYPASS)}, not {bypass!r}")
+        self.bypass = bypass
 
     @classmethod
     def of_layers(
@@ -91,6 +103,7 @@ class PostTrainingLookupQuantization(PostTrainingAffineQuantization):
         layers: Mapping[str, LayerBits],
         input_bits: int,
         bounds: str = "observed",
+        bypass: str = "hidden",
     ) -> PostTrainingLookupQuantization:
         """A converter with bits of their own for some layers.
 
@@ -103,7 +116,8 @@ class PostTrainingLookupQuantization(PostTrainingAffineQuantization):
             By the name of the layer's node (`QuantizedModule.weight_layers` lists them).
         input_bits : int
             Bits of the model's inputs.
-        bounds : {"observed", "proved"}, default="observed"
+        bounds, bypass
+            As for the class.
         """
         n_bits = {
             "model_inputs": input_bits,
@@ -111,13 +125,25 @@ class PostTrainingLookupQuantization(PostTrainingAffineQuantization):
             "op_weights": common.weights,
             "model_outputs": max(DEFAULT_MODEL_BITS, common.inputs),
         }
-        converter = cls(n_bits, numpy_model, common.rounding, bounds)
+        converter = cls(n_bits, numpy_model, common.rounding, bounds, bypass)
         converter.layers = dict(layers)
         return converter
 
+    def parts(self, graph: Graph, data: list[np.ndarray]) -> Parts:
+        """The float model, with linear parts of activations around their look-ups."""
+        parts = super().parts(graph, data)
+        return (
+            parts if self.bypass == "none" else around_lookups(parts, self.kept_after, self.bypass)
+        )
+
+    def kept_after(self, layer: str) -> int | None:
+        """Bits that look-ups read of a layer's accumulator; None if it is not rounded."""
+        rounding = self.rounding_of(layer)
+        return None if rounding is None else int(rounding.n_bits)
+
     def input_bits_of(self, layer: str) -> int:
         """Bits of a layer's operand."""
-        own = self.layers.get(layer)
+        own = self.layers.get(layer.removesuffix(CODES))
         return super().input_bits_of(layer) if own is None else own.inputs
 
     def weight_bits_of(self, layer: str) -> int:
@@ -131,13 +157,30 @@ class PostTrainingLookupQuantization(PostTrainingAffineQuantization):
         The steps then are a part of their weights, which costs nothing. Whole numbers keep the grid
         that represents them.
         """
-        axes = {_operand_axis(reader, name, graph) for reader in graph.consumers(name)}
+        axes = {
+            int(reader.attributes["axis"])
+            if self.keeps_grids(reader, graph)
+            else _operand_axis(reader, name, graph)
+            for reader in graph.consumers(name)
+        }
         n_bits = self.n_bits_model_inputs
         whole = observed_range(values).bits_of_whole_numbers(QuantizationOptions(n_bits))
         if len(axes) != 1 or None in axes or whole or name in graph.output_names:
             return None
         (axis,) = axes
         return None if axis is None else feature_quantizer(values, n_bits, axis)
+
+    def keeps_grids(self, node: Node, graph: Graph) -> bool:
+        """Operands side by side do, where weights of linear layers run along them."""
+        (output,) = node.outputs
+        if node.op != "Concat" or output in graph.output_names:
+            return False
+        axis = int(node.attributes["axis"])
+        return all(
+            _operand_axis(reader, output, graph) == axis
+            or (self.keeps_grids(reader, graph) and int(reader.attributes["axis"]) == axis)
+            for reader in graph.consumers(output)
+        )
 
     def operand_quantizer(
         self, value: QuantizedArray, name: str, n_bits: int
@@ -178,7 +221,13 @@ class PostTrainingLookupQuantization(PostTrainingAffineQuantization):
         integers = op.read_operands(operand)[0]
         layers = _layers(op, layout, reals, integers, target)
         _warn_of_few_rows(op, layers[0])
-        lsbs, fits = self._fits(op, layers, integers.quantizer)
+        entries = integers.entries
+        if entries is None:
+            count = layers[0].inputs.shape[1]
+            lowest, highest = integers.quantizer.integer_limits
+            extents = np.full(count, float(highest - lowest))
+            entries = Entries(np.full(count, op.follows_lookup), extents)
+        lsbs, fits = self._fits(op, layers, entries)
         matrix = np.stack([fit.integers for fit in fits])
         scale = np.concatenate([fit.scale for fit in fits])
         op.constant_inputs[1] = integer_weights(matrix, scale, layout, reals, op.attrs)
@@ -188,24 +237,21 @@ class PostTrainingLookupQuantization(PostTrainingAffineQuantization):
         op.fitted = FittedWeights(rest.mean(axis=axes, keepdims=True), lsbs)
 
     def _fits(
-        self, op: QuantizedMixingOp, layers: list[Layer], operand: UniformQuantizer
+        self, op: QuantizedMixingOp, layers: list[Layer], entries: Entries
     ) -> tuple[int | None, list[Fit]]:
         """Bits that rounding takes off, if any, and integer weights for each group."""
         rounding = op.rounding if op.feeds_lookup else None
         bits = self.weight_bits_of(op.op_instance_name)
-        if rounding is not None and not rounding.exact and not op.follows_lookup:
+        # What stands beside fresh encryptions shares their steps, and needs them as fine.
+        if rounding is not None and not rounding.exact and not entries.noisy.all():
             bits = max(bits, FREE_WEIGHT_BITS)
         limit = max(1, 2 ** (bits - 1) - 1)
         if rounding is None:
             return None, [fit_least_error(layer, limit, op.follows_lookup) for layer in layers]
-        lowest, highest = operand.integer_limits
-        count = layers[0].inputs.shape[1] if self.bounds == "proved" else 0
-        proved = np.full(count, float(highest - lowest))
+        proved = entries.extents if self.bounds == "proved" else np.zeros(0)
         kept = int(rounding.n_bits)
         lsbs = bits_to_round(layers, limit, kept, proved)
-        return lsbs, [
-            fit_to_range(layer, lsbs, kept, op.follows_lookup, proved) for layer in layers
-        ]
+        return lsbs, [fit_to_range(layer, lsbs, kept, entries.noisy, proved) for layer in layers]
 
 
 def _operand_axis(node: Node, name: str, graph: Graph) -> int | None:

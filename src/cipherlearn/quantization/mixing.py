@@ -19,7 +19,13 @@ from cipherlearn.errors import (
     UnsupportedAttributeError,
 )
 from cipherlearn.ops._integer import Affine, IntegerForm, add_bias
-from cipherlearn.quantization.accumulators import AccumulatorPlan, Observed, plan_accumulator
+from cipherlearn.quantization.accumulators import (
+    AccumulatorPlan,
+    Observed,
+    plan_accumulator,
+    single,
+    squeezed,
+)
 from cipherlearn.quantization.base_quantized_op import QuantizedOp, numbers, observed_values
 from cipherlearn.quantization.grid import observed_range
 from cipherlearn.quantization.n_bits import Rounding, process_rounding_threshold_bits
@@ -29,7 +35,7 @@ from cipherlearn.quantization.quantizers import (
     QuantizationOptions,
     UniformQuantizationParameters,
 )
-from cipherlearn.quantization.shared_grid import CommonGrid, CommonScale
+from cipherlearn.quantization.shared_grid import CommonGrid, CommonScale, SideBySide
 
 #: A sum with at most this many bits more than an operand asks for is multiplied as it is.
 MOST_SUM_BITS = 4
@@ -82,6 +88,8 @@ class QuantizedMixingOp(QuantizedOp, is_utility=True):
     proves_range : bool
         Whether the accumulator keeps the range that no input can leave, whatever it costs. False
         unless set.
+    keeps_grids : bool
+        Whether operands that stand side by side keep grids of their own. False unless set.
     fitted : FittedWeights or None
         Set where the constant operand was chosen for the integers of the encrypted one: its scale
         then takes that of the encrypted operand in.
@@ -97,7 +105,8 @@ class QuantizedMixingOp(QuantizedOp, is_utility=True):
         self.proved_range: tuple[int, int] | None = None
         self.proves_range = False
         self.fitted: FittedWeights | None = None
-        self.joint: CommonScale | CommonGrid | None = None
+        self.keeps_grids = False
+        self.joint: CommonScale | CommonGrid | SideBySide | None = None
         self._prepared_stats: dict[int, MinMaxQuantizationStats] = {}
         self._observed_inputs: tuple[np.ndarray, ...] | None = None
         self._made: list[Affine] | None = None
@@ -252,7 +261,7 @@ class QuantizedMixingOp(QuantizedOp, is_utility=True):
         if self._made is not None:
             self._made.append(Affine(q_values, scale, zero_point))
         params = UniformQuantizationParameters(
-            _squeezed(scale / plan.factor), _squeezed(plan.factor * zero_point + plan.offset), 0
+            squeezed(scale / plan.factor), squeezed(plan.factor * zero_point + plan.offset), 0
         )
         options, stats = self.output_quant_opts, self.output_quant_stats
         integers = plan.place(q_values)
@@ -266,7 +275,7 @@ class QuantizedMixingOp(QuantizedOp, is_utility=True):
         """Integers of the operands, on the grid that these share."""
         if self.joint is None:
             self._observe_operands(self._unobserved())
-        if not isinstance(self.joint, CommonGrid):
+        if not isinstance(self.joint, (CommonGrid, SideBySide)):
             raise NotCalibratedError(f"{self.op_instance_name} was not calibrated")
         integers = self._accumulate(self.read_operands(*q_inputs), attrs).integers
         return self.joint.result(integers)
@@ -352,8 +361,10 @@ class QuantizedMixingOp(QuantizedOp, is_utility=True):
             if position in self.form.prepare:
                 self._prepared_stats[position] = self._prepared_range(q_input, position)
 
-    def _common_grid(self, operands: Mapping[int, QuantizedArray]) -> CommonGrid:
+    def _common_grid(self, operands: Mapping[int, QuantizedArray]) -> CommonGrid | SideBySide:
         constants = self._joined_constants()
+        if self.keeps_grids and not constants:
+            return SideBySide.of(operands, self.input_quant_opts, int(self.attrs["axis"]))
         own = self._operand_quantizers.get(next(iter(operands)))
         if own is not None and len(operands) == 1 and not constants:
             return CommonGrid(own)
@@ -406,7 +417,7 @@ class QuantizedMixingOp(QuantizedOp, is_utility=True):
 
     def _plain(self, accumulator: Affine) -> QuantizedArray | None:
         """A sum as integers of one scale and zero-point, if it has these."""
-        scale, zero = _squeezed(accumulator.scale), _single(accumulator.zero_point)
+        scale, zero = squeezed(accumulator.scale), single(accumulator.zero_point)
         if np.size(scale) != 1 or zero is None or not self.proved_range:
             return None
         low, high = self.proved_range
@@ -476,7 +487,7 @@ class QuantizedMixingOp(QuantizedOp, is_utility=True):
 def _same_steps(left: Affine, right: Affine) -> bool:
     """Whether integers stand for the same real values."""
     pairs = ((left.scale, right.scale), (left.zero_point, right.zero_point))
-    return all(np.array_equal(_squeezed(one), _squeezed(other)) for one, other in pairs)
+    return all(np.array_equal(squeezed(one), squeezed(other)) for one, other in pairs)
 
 
 def _fits(observed: tuple[int, ...], proved: tuple[int, ...]) -> bool:
@@ -484,16 +495,3 @@ def _fits(observed: tuple[int, ...], proved: tuple[int, ...]) -> bool:
     return len(observed) == len(proved) and all(
         extent in (1, known) for extent, known in zip(observed, proved, strict=True)
     )
-
-
-def _single(zero_point: Any) -> int | None:
-    """The zero-point that all elements share, if it is a whole number."""
-    array = np.asarray(zero_point, dtype=np.float64)
-    first = float(array.flat[0])
-    return int(first) if first.is_integer() and bool((array == first).all()) else None
-
-
-def _squeezed(value: Any) -> Any:
-    """Arrays of one entry as plain numbers."""
-    array = np.asarray(value)
-    return array.reshape(-1)[0].item() if array.size == 1 else array

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cipherlearn.errors import InvalidParameterError, InvalidTypeError, UnquantizedTensorError
-from cipherlearn.onnx import Graph
+from cipherlearn.onnx import Graph, Node
 from cipherlearn.quantization.base_quantized_op import QuantizedOp
 from cipherlearn.quantization.calibration import check_calibration_data
 from cipherlearn.quantization.client_side import split_tail
@@ -25,7 +25,7 @@ from cipherlearn.quantization.n_bits import (
     get_n_bits_dict,
     process_rounding_threshold_bits,
 )
-from cipherlearn.quantization.prepare import prepare
+from cipherlearn.quantization.prepare import Parts, prepare
 from cipherlearn.quantization.quantized_array import QuantizedArray
 from cipherlearn.quantization.quantized_module import QuantizedModule
 from cipherlearn.quantization.quantizers import QuantizationOptions, UniformQuantizer
@@ -137,7 +137,7 @@ class ONNXConverter:
         check_outputs(graph)
         check_clear_operands(split_tail(graph)[0])
         check_rows(graph, data)
-        parts = prepare(graph, data)
+        parts = self.parts(graph, data)
         body = parts.body
         walk = Walk(self, body, parts.data, parts.samples, parts.encodings)
         walk.run()
@@ -154,6 +154,16 @@ class ONNXConverter:
             onnx_model=self.numpy_model.onnx_model if keep_onnx else None,
             numpy_model=self.numpy_model if keep_onnx else None,
         )
+
+    def parts(self, graph: Graph, data: list[np.ndarray]) -> Parts:
+        """The float model as it is quantized: see `prepare`.
+
+        Parameters
+        ----------
+        graph : Graph
+        data : list of numpy.ndarray
+        """
+        return prepare(graph, data)
 
     def quantize_input(self, values: np.ndarray) -> QuantizedArray:
         """An input of the model, as the client quantizes it."""
@@ -172,6 +182,11 @@ class ONNXConverter:
         """
         del name, graph, values
         return None
+
+    def keeps_grids(self, node: Node, graph: Graph) -> bool:
+        """Whether operands that a node puts side by side keep grids of their own."""
+        del node, graph
+        return False
 
     def options_for_inputs(self, n_bits: int, values: list[np.ndarray]) -> QuantizationOptions:
         """How operands with these calibration values are quantized: signed if one is negative."""

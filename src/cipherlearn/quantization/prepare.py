@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,8 @@ class Parts:
         Every tensor of the body for one row.
     encodings : frozenset of str
         Inputs of the body that hold zeros and ones only.
+    sums : mapping of str to tuple of str
+        Output of the body -> outputs that the client adds to it.
     """
 
     head: Graph | None
@@ -44,6 +46,20 @@ class Parts:
     data: list[np.ndarray]
     samples: Mapping[str, np.ndarray]
     encodings: frozenset[str]
+    sums: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def totals(self, outputs: Sequence[Any]) -> list[Any]:
+        """The outputs that sums are made of, as the client gets them: with what is added.
+
+        Parameters
+        ----------
+        outputs : sequence of numpy.ndarray or tensor
+            One an output of the body.
+        """
+        named = dict(zip(self.body.output_names, outputs, strict=True))
+        for name, added in self.sums.items():
+            named[name] = sum((named.pop(part) for part in added), start=named[name])
+        return list(named.values())
 
 
 def prepare(graph: Graph, data: list[np.ndarray]) -> Parts:

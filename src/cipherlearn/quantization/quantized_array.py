@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +25,22 @@ from cipherlearn.quantization.quantizers import (
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+
+@dataclass(frozen=True, eq=False)
+class Entries:
+    """What differs between entries of an axis.
+
+    Parameters
+    ----------
+    noisy : numpy.ndarray of bool
+        Whether they come from look-ups.
+    extents : numpy.ndarray of float64
+        How far their integers reach, from the lowest to the highest.
+    """
+
+    noisy: np.ndarray
+    extents: np.ndarray
 
 
 class QuantizedArray:
@@ -63,6 +79,9 @@ class QuantizedArray:
     InvalidTypeError
         If values have the wrong dtype, a keyword is unknown, or only a part of a range is given.
     """
+
+    #: What is known of operands that stand side by side; None where all entries are alike.
+    entries: Entries | None = None
 
     def __init__(
         self,

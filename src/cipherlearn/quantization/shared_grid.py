@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from cipherlearn.quantization.base_quantized_op import numbers, requantize
+from cipherlearn.quantization.clipping import least_error_quantizer
 from cipherlearn.quantization.grid import observed_range
-from cipherlearn.quantization.quantized_array import QuantizedArray
+from cipherlearn.quantization.quantized_array import Entries, QuantizedArray
 from cipherlearn.quantization.quantizers import (
     STABILITY_CONST,
     MinMaxQuantizationStats,
@@ -189,6 +190,91 @@ class CommonGrid:
     def _quantized(self, reals: Any) -> QuantizedArray:
         grid = self.quantizer
         return QuantizedArray(grid.n_bits, reals, options=grid, stats=grid, params=grid)
+
+
+@dataclass(frozen=True, eq=False)
+class SideBySide:
+    """Operands that stand side by side, each on its own grid: who reads them has weights for each.
+
+    Parameters
+    ----------
+    parts : mapping of int to UniformQuantizer
+        By the position of the operand.
+    quantizer : UniformQuantizer
+        Of the result: scale and zero-point are arrays along the axis.
+    entries : Entries
+        What is known of the entries of the axis.
+    """
+
+    parts: Mapping[int, UniformQuantizer]
+    quantizer: UniformQuantizer
+    entries: Entries
+
+    @classmethod
+    def of(
+        cls, operands: Mapping[int, QuantizedArray], options: QuantizationOptions, axis: int
+    ) -> SideBySide:
+        """Choose the grids: for least squared error, unless operands are integers already.
+
+        Parameters
+        ----------
+        operands : mapping of int to QuantizedArray
+            By position.
+        options : QuantizationOptions
+            Bits of the integers.
+        axis : int
+            Along which they stand.
+        """
+        parts: dict[int, UniformQuantizer] = {}
+        scales, zeros, noisy, extents = [], [], [], []
+        for position, operand in operands.items():
+            values = np.asarray(numbers(operand))
+            known = operand.quantizer
+            if not _on_grid(operand):
+                known = least_error_quantizer(values, options.n_bits, axis)
+            parts[position] = known
+            shape = [1] * values.ndim
+            shape[axis] = values.shape[axis]
+            scales.append(np.broadcast_to(known.scale, shape))
+            zeros.append(np.broadcast_to(known.zero_point, shape))
+            entries = operand.entries
+            if entries is None:
+                low, high = known.integer_limits
+                looked_up = np.full(shape[axis], not _on_grid(operand))
+                entries = Entries(looked_up, np.full(shape[axis], float(high - low)))
+            noisy.append(entries.noisy)
+            extents.append(entries.extents)
+        limits = [part.integer_limits for part in parts.values()]
+        low, high = min(lo for lo, _ in limits), max(hi for _, hi in limits)
+        params = UniformQuantizationParameters(
+            np.concatenate(scales, axis), np.concatenate(zeros, axis), -low
+        )
+        bits = QuantizationOptions((high - low).bit_length(), is_signed=low < 0)
+        stats = MinMaxQuantizationStats(
+            max(part.rmax or 0.0 for part in parts.values()),
+            min(part.rmin or 0.0 for part in parts.values()),
+        )
+        together = Entries(np.concatenate(noisy), np.concatenate(extents))
+        return cls(parts, UniformQuantizer(bits, stats, params), together)
+
+    def quantize(self, operand: QuantizedArray, position: int) -> QuantizedArray:
+        """An encrypted operand, on its own grid."""
+        grid = self.parts[position]
+        if operand.holds_integers and operand.quantizer == grid:
+            return operand
+        reals = numbers(operand)
+        return QuantizedArray(grid.n_bits, reals, options=grid, stats=grid, params=grid)
+
+    def constant(self, values: Any) -> Any:
+        """Constants have no grid of their own."""
+        return values
+
+    def result(self, integers: Any) -> QuantizedArray:
+        """Integers that come from the operands."""
+        grid = self.quantizer
+        made = QuantizedArray(grid.n_bits, integers, False, options=grid, stats=grid, params=grid)
+        made.entries = self.entries
+        return made
 
 
 def _span(operand: QuantizedArray) -> float:

@@ -174,6 +174,7 @@ class Walk:
             op.feeds_lookup = self._is_looked_up(node.outputs[0])
             op.follows_lookup = not by_client
             op.read_elsewhere = self._read_elsewhere(node)
+            op.keeps_grids = converter.keeps_grids(node, self.graph)
         if not op.can_fuse() and not op.moves_elements():
             self._quantize_constants(op, node)
             for position, name in enumerate(node.inputs):

@@ -8,6 +8,7 @@ from typing import Any
 
 from cipherlearn.engines import CompileOptions
 from cipherlearn.errors import InvalidParameterError
+from cipherlearn.quantization.bypass import BYPASS
 from cipherlearn.quantization.lookup_aware import BOUNDS, PostTrainingLookupQuantization
 from cipherlearn.quantization.n_bits import (
     Rounding,
@@ -43,6 +44,7 @@ class Request:
     max_seconds: float | None
     bounds: str
     distill: bool
+    bypass: str
 
     def __post_init__(self) -> None:
         rounding = self.rounding
@@ -56,7 +58,15 @@ class Request:
             raise InvalidParameterError(
                 f"bounds must be one of {list(BOUNDS)}, not {self.bounds!r}"
             )
-        anew = {"bounds='proved'": self.bounds != "observed", "distill=True": self.distill}
+        if self.bypass not in BYPASS:
+            raise InvalidParameterError(
+                f"bypass must be one of {list(BYPASS)}, not {self.bypass!r}"
+            )
+        anew = {
+            "bounds='proved'": self.bounds != "observed",
+            "bypass='outputs'": self.bypass == "outputs",
+            "distill=True": self.distill,
+        }
         named = [name for name, is_given in anew.items() if is_given]
         if self.import_qat and named:
             raise InvalidParameterError(
@@ -140,7 +150,8 @@ class Request:
                 self.bounds,
                 self.import_qat,
                 options,
+                bypass=self.bypass,
             )
         if self.import_qat:
             return PostTrainingQATImporter(bits, model, rounding), None
-        return PostTrainingLookupQuantization(bits, model, rounding, self.bounds), None
+        return PostTrainingLookupQuantization(bits, model, rounding, self.bounds, self.bypass), None

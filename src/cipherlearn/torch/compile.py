@@ -50,6 +50,7 @@ def compile_torch_model(
     max_seconds: float | None = None,
     bounds: str = "observed",
     distill: bool = False,
+    bypass: str = "hidden",
 ) -> QuantizedModule:
     """Quantize a PyTorch module after training and compile it. No key is made.
 
@@ -99,6 +100,10 @@ def compile_torch_model(
     distill : bool, default=False
         Train the quantized weights to give the float model's results: see
         `cipherlearn.torch.distill`. Takes about a minute, and needs no labels.
+    bypass : {"hidden", "none", "outputs"}, default="hidden"
+        Linear parts of activations that go around rounded look-ups. ``"outputs"`` is the most
+        accurate and tells the client more of the model: two partial results instead of their sum.
+        See `cipherlearn.quantization.PostTrainingLookupQuantization`.
 
     Returns
     -------
@@ -137,6 +142,7 @@ def compile_torch_model(
             max_seconds,
             bounds,
             distill,
+            bypass,
         ),
     )
 
@@ -162,6 +168,7 @@ def compile_onnx_model(
     max_seconds: float | None = None,
     bounds: str = "observed",
     distill: bool = False,
+    bypass: str = "hidden",
 ) -> QuantizedModule:
     """Quantize an ONNX model and compile it. No key is made.
 
@@ -171,7 +178,7 @@ def compile_onnx_model(
         Trained model: in memory, as the content of a file, or as its path.
     torch_inputset, import_qat, configuration, artifacts, show_mlir, n_bits, \
     rounding_threshold_bits, p_error, global_p_error, verbose, inputs_encryption_status, \
-    reduce_sum_copy, device, labels, max_drop, max_seconds, bounds, distill
+    reduce_sum_copy, device, labels, max_drop, max_seconds, bounds, distill, bypass
         As for `compile_torch_model`.
 
     Returns
@@ -199,6 +206,7 @@ def compile_onnx_model(
             max_seconds,
             bounds,
             distill,
+            bypass,
         ),
     )
 
@@ -218,6 +226,7 @@ def build_quantized_module(
     max_seconds: float | None = None,
     bounds: str = "observed",
     distill: bool = False,
+    bypass: str = "hidden",
 ) -> QuantizedModule:
     """Quantize a PyTorch or ONNX model, without compiling it.
 
@@ -225,7 +234,7 @@ def build_quantized_module(
     ----------
     model : torch.nn.Module, onnx.ModelProto, bytes, str or path
     torch_inputset, import_qat, n_bits, rounding_threshold_bits, reduce_sum_copy, device, labels, \
-    max_drop, max_seconds, bounds, distill
+    max_drop, max_seconds, bounds, distill, bypass
         As for `compile_torch_model`.
     keep_onnx : bool, default=True
         Whether the module keeps the float model, for `QuantizedModule.agreement`.
@@ -245,6 +254,7 @@ def build_quantized_module(
         max_seconds,
         bounds,
         distill,
+        bypass,
     )
     return _quantize(model, torch_inputset, request, options, keep_onnx)
 

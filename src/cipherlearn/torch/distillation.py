@@ -27,7 +27,7 @@ from cipherlearn.quantization.calibration import check_calibration_data
 from cipherlearn.quantization.lookup_aware import PostTrainingLookupQuantization
 from cipherlearn.quantization.mixing import QuantizedMixingOp
 from cipherlearn.quantization.post_training import ONNXConverter
-from cipherlearn.quantization.prepare import Parts, prepare
+from cipherlearn.quantization.prepare import Parts
 from cipherlearn.quantization.quantized_module import QuantizedModule
 from cipherlearn.quantization.replay import LearnedLayer, Replay, layout_of
 from cipherlearn.quantization.scoring import agreement_score, is_classifier
@@ -179,12 +179,12 @@ def _best_setting(
     """What wins on rows held out; None where nothing clearly beats the analytic result."""
     inside, outside = [array[fit] for array in data], [array[judge] for array in data]
     analytic = converter.quantize_module(*inside)
-    targets = Teacher.of(converter, outside).targets
+    teacher = Teacher.of(converter, outside)
     best = None
-    least, agreed = _judged(analytic, outside, targets, training)
+    least, agreed = _judged(analytic, outside, teacher, training)
     for setting in SETTINGS:
         module = _trained(converter, analytic, inside, setting, training)
-        losses, agreement = _judged(module, outside, targets, training)
+        losses, agreement = _judged(module, outside, teacher, training)
         gain = least - losses
         is_clear = gain.mean() > CLEARLY * gain.std() / math.sqrt(len(gain))
         if is_clear and agreement >= agreed:
@@ -209,7 +209,7 @@ class Teacher:
     @classmethod
     def of(cls, converter: PostTrainingLookupQuantization, data: list[np.ndarray]) -> Teacher:
         """The results for given rows."""
-        parts = prepare(Graph.from_model(converter.numpy_model.onnx_model), data)
+        parts = converter.parts(Graph.from_model(converter.numpy_model.onnx_model), data)
         return cls(parts, _results(parts, parts.data))
 
     def enlarged(
@@ -232,11 +232,12 @@ class Teacher:
 
 
 def _results(parts: Parts, data: list[np.ndarray]) -> list[np.ndarray]:
-    return [np.asarray(result, np.float64) for result in execute(parts.body, *data)]
+    results = execute(parts.body, *data)
+    return parts.totals([np.asarray(result, np.float64) for result in results])
 
 
 def _judged(
-    module: QuantizedModule, data: list[np.ndarray], targets: list[np.ndarray], training: Training
+    module: QuantizedModule, data: list[np.ndarray], teacher: Teacher, training: Training
 ) -> tuple[np.ndarray, float]:
     """Loss of every row, and agreement, under simulated errors."""
     losses, agreements = [], []
@@ -247,9 +248,10 @@ def _judged(
             p_error=training.p_error(module),
             random_state=training.random_state + execution,
         )
-        places = zip(module.output_quantizers, found.outputs, targets, strict=True)
-        outputs = [np.asarray(q.dequant(v[:, 0])).reshape(t.shape) for q, v, t in places]
-        for output, target in zip(outputs, targets, strict=True):
+        places = zip(module.output_quantizers, found.outputs, strict=True)
+        parts = teacher.parts.totals([np.asarray(q.dequant(v[:, 0])) for q, v in places])
+        for part, target in zip(parts, teacher.targets, strict=True):
+            output = part.reshape(target.shape)
             losses.append(_losses(torch.tensor(output), torch.tensor(target)).numpy())
             agreements.append(agreement_score(output, target))
     return np.mean(losses, axis=0), float(np.mean(agreements))
@@ -451,14 +453,14 @@ class Student:
         values = self._values(inputs, noisy=True)
         places = zip(self.module.circuit.outputs, self.module.output_quantizers, strict=True)
         results = []
-        for (position, quantizer), target in zip(places, targets, strict=True):
+        for position, quantizer in places:
             scale, zero = (
                 torch.tensor(np.asarray(part, np.float64), dtype=self.function.dtype)
                 for part in (quantizer.scale, quantizer.zero_point)
             )
-            reals = scale * (values[position][:, 0] - zero)
-            results.append(reals.reshape(-1, *target.shape[1:]))
-        return results
+            results.append(scale * (values[position][:, 0] - zero))
+        totals = zip(self.teacher.parts.totals(results), targets, strict=True)
+        return [total.reshape(-1, *target.shape[1:]) for total, target in totals]
 
     def _products(self) -> list[torch.Tensor]:
         """Accumulators of all layers on calibration rows, one column a channel."""

@@ -132,7 +132,7 @@ def test_few_rows_cannot_be_cut_into_parts(iris: Any) -> None:
 
 
 def quantized(model: NumpyModule, candidate: Candidate, x: np.ndarray) -> Any:
-    converter = _search._converter(model, SearchSpace(), "observed", False, candidate)
+    converter = _search._converter(model, SearchSpace(), "observed", False, "hidden", candidate)
     return converter.quantize_module(x)
 
 

@@ -63,6 +63,7 @@ def search_bits(
     options: CompileOptions | None = None,
     random_state: int = 0,
     keep_onnx: bool = True,
+    bypass: str = "hidden",
 ) -> QuantizedModule:
     """Quantize a model with the bits that cost least for the accuracy that is asked for.
 
@@ -94,6 +95,8 @@ def search_bits(
         Seed of the parts and of simulated errors.
     keep_onnx : bool, default=True
         Whether the module keeps the float model.
+    bypass : {"hidden", "none", "outputs"}, default="hidden"
+        What goes around look-ups: see `PostTrainingLookupQuantization`.
 
     Returns
     -------
@@ -118,6 +121,7 @@ def search_bits(
         import_qat,
         options or CompileOptions.of(),
         random_state,
+        bypass,
     )
     module = converter.quantize_module(*calibration_data, keep_onnx=keep_onnx)
     module.search = result
@@ -135,6 +139,7 @@ def find_bits(
     import_qat: bool,
     options: CompileOptions,
     random_state: int = 0,
+    bypass: str = "hidden",
 ) -> tuple[ONNXConverter, SearchResult]:
     """What `search_bits` quantizes with, and what it saw; parameters and errors are those of it."""
     check_goal(max_drop, max_seconds)
@@ -143,7 +148,7 @@ def find_bits(
             "import_qat=True takes over the bits that the model was trained for: give them as "
             "SearchSpace(weights=..., inputs=...)"
         )
-    converter = partial(_converter, numpy_model, space, bounds, import_qat)
+    converter = partial(_converter, numpy_model, space, bounds, import_qat, bypass)
     trial = Trial(numpy_model, calibration_data, labels, options, random_state, converter)
     search = (
         _Cheapest(trial, space, max_drop)
@@ -167,13 +172,20 @@ def _is_number(given: Any) -> bool:
 
 
 def _converter(
-    numpy_model: Any, space: SearchSpace, bounds: str, import_qat: bool, candidate: Candidate
+    numpy_model: Any,
+    space: SearchSpace,
+    bounds: str,
+    import_qat: bool,
+    bypass: str,
+    candidate: Candidate,
 ) -> ONNXConverter:
     """The quantizer of a candidate."""
     common, layers = candidate.common, dict(candidate.single)
     inputs = space.model_inputs or max(INPUT_BITS, common.inputs)
     if not import_qat:
-        return PostTrainingLookupQuantization.of_layers(numpy_model, common, layers, inputs, bounds)
+        return PostTrainingLookupQuantization.of_layers(
+            numpy_model, common, layers, inputs, bounds, bypass
+        )
     n_bits = {"model_inputs": inputs, "op_inputs": common.inputs, "op_weights": common.weights}
     importer = PostTrainingQATImporter(n_bits, numpy_model, common.rounding)
     importer.layers = layers
