@@ -82,7 +82,8 @@ def evaluate(
     InvalidShapeError, InvalidTypeError, InvalidParameterError
         If the arrays do not fit the inputs (number, shape, dtype, range).
     """
-    arrays = check_inputs(circuit, inputs)
+    # Each piece becomes int64 by itself: inputs of many bits take a byte each until then.
+    arrays = _checked(circuit, inputs)
     rows = arrays[0].shape[0]
     wanted = frozenset(keep)
     # Constants do not grow with the batch, however large they are.
@@ -103,6 +104,11 @@ def evaluate(
 
 def check_inputs(circuit: ir.Circuit, inputs: tuple[np.ndarray, ...]) -> list[np.ndarray]:
     """The inputs as int64 arrays, once they are known to fit the circuit."""
+    return [array.astype(np.int64, copy=False) for array in _checked(circuit, inputs)]
+
+
+def _checked(circuit: ir.Circuit, inputs: tuple[np.ndarray, ...]) -> list[np.ndarray]:
+    """As `check_inputs`, in the dtype that they were given in."""
     expected = circuit.inputs
     if len(inputs) != len(expected):
         names = ", ".join(repr(i.label) for i in expected)
@@ -131,7 +137,7 @@ def check_inputs(circuit: ir.Circuit, inputs: tuple[np.ndarray, ...]) -> list[np
                 f"the input {known.label!r} holds integers from {array.min()} to {array.max()}; "
                 f"it takes {known.lo} to {known.hi}"
             )
-    return [array.astype(np.int64, copy=False) for array in arrays]
+    return arrays
 
 
 def _evaluate_piece(
@@ -145,7 +151,7 @@ def _evaluate_piece(
     overflows: dict[int, int] = {}
     for position, node in enumerate(circuit.nodes):
         if isinstance(node.primitive, ir.Input):
-            values[position] = next(given)
+            values[position] = next(given).astype(np.int64, copy=False)
             continue
         operands = [values[index] for index in node.inputs]
         if isinstance(node.primitive, ir.Assume):

@@ -180,14 +180,23 @@ class Round(Primitive):
 
 @dataclass(frozen=True, eq=False)
 class Assume(Primitive):
-    """A declared range: values are taken to lie within ``[lo, hi]``: observed, not proved.
+    """A declared range: values are taken to lie within ``[lo, hi]``.
 
     The exact evaluator counts the values outside and moves them to the border; an engine that
     meets one returns a wrong result.
+
+    Parameters
+    ----------
+    lo, hi : numpy.ndarray of int64
+        They broadcast to the value's shape.
+    encoded : bool, default=False
+        Whether the range follows from how the client encodes its inputs (of one-hot bits one is
+        set), which intervals of single bits do not tell. Otherwise it was observed on data.
     """
 
     lo: np.ndarray
     hi: np.ndarray
+    encoded: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -332,7 +341,11 @@ class Circuit:
     @property
     def assumptions(self) -> tuple[int, ...]:
         """Positions of the nodes whose range was observed, not proved."""
-        return tuple(i for i, n in enumerate(self.nodes) if isinstance(n.primitive, Assume))
+        return tuple(
+            position
+            for position, node in enumerate(self.nodes)
+            if isinstance(node.primitive, Assume) and not node.primitive.encoded
+        )
 
     @property
     def is_proved(self) -> bool:

@@ -173,14 +173,14 @@ class IntValue(Traced):
             return self
         return self.builder.add(ir.Round(int(lsbs), bool(exact)), self)
 
-    def assume(self, lo: np.ndarray, hi: np.ndarray) -> IntValue:
-        """The same integers, declared to lie in ``[lo, hi]`` (arrays that broadcast)."""
+    def assume(self, lo: np.ndarray, hi: np.ndarray, *, encoded: bool = False) -> IntValue:
+        """The same integers, declared to lie in ``[lo, hi]``: see `ir.Assume`."""
         known = self.interval
         lo = np.broadcast_to(np.asarray(lo, dtype=np.int64), self.shape)
         hi = np.broadcast_to(np.asarray(hi, dtype=np.int64), self.shape)
         if bool((lo <= known.lo).all() and (hi >= known.hi).all()):
             return self
-        return self.builder.add(ir.Assume(lo, hi), self)
+        return self.builder.add(ir.Assume(lo, hi, encoded), self)
 
     def lookup(self, table: np.ndarray, start: int, step: int = 1) -> IntValue:
         """Read a table: see `cipherlearn.circuit.ir.Lookup`.

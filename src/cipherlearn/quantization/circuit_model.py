@@ -166,10 +166,14 @@ class CircuitModel(ABC):
         """
         mode = FheMode.of(fhe)
         integers = as_tuple(self.quantized_forward(*self._rows(x), fhe=mode))
+        self._count_clipped(x)
+        return self.post_processing(*as_tuple(self.dequantize_output(*integers)))
+
+    def _count_clipped(self, x: Sequence[Any]) -> None:
+        """Count input values beyond the range of their quantizer, and warn of many."""
         names = self.ordered_module_input_names
         reals = [array for array in self._checked_reals(x) if array is not None]
         self.clipped_count += report_clipped(names, reals, self.input_quantizers)
-        return self.post_processing(*as_tuple(self.dequantize_output(*integers)))
 
     def quantized_forward(self, *q_x: np.ndarray, fhe: str | FheMode = "disable") -> Any:
         """Integer outputs of integer inputs.
@@ -371,6 +375,7 @@ class CircuitModel(ABC):
             device=device,
         )
         self._set_encryption_status(inputs_encryption_status)
+        self._choose_circuit(engine, options)
         rows = None if inputs is None else self._rows(as_tuple(inputs))
         circuit = self.circuit
         try:
@@ -384,6 +389,10 @@ class CircuitModel(ABC):
                 raise InvalidParameterError("check=True needs inputs to run on")
             self_check(self.fhe_circuit, *(integers[:1, None] for integers in rows))
         return self.fhe_circuit
+
+    def _choose_circuit(self, engine: str, options: CompileOptions) -> None:
+        """Choose among circuits of the same results, where there are several: here is one."""
+        del engine, options
 
     def _rows(self, inputs: Sequence[Any]) -> tuple[np.ndarray, ...]:
         """Quantized rows of checked real inputs."""

@@ -401,7 +401,7 @@ def _limits(value: Any, nodes: Sequence[Node]) -> tuple[tuple[int, int], bool]:
     left, proved = [value.position], True
     while left and proved:
         node = nodes[left.pop()]
-        proved = not isinstance(node.primitive, Assume)
+        proved = not isinstance(node.primitive, Assume) or node.primitive.encoded
         # A table holds what it holds, wherever it is read.
         left.extend(() if isinstance(node.primitive, Lookup) else node.inputs)
     return (interval.min, interval.max), proved

@@ -1,0 +1,48 @@
+"""Estimators as scikit-learn has them, that predict on encrypted rows.
+
+::
+
+    from cipherlearn.sklearn import XGBClassifier
+
+    model = XGBClassifier(n_estimators=50, n_bits=6).fit(X_train, y_train)
+    model.compile()
+    model.predict(X_test[:1], fhe="execute")
+
+An estimator, and the library that it trains with, is imported when it is first asked for.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cipherlearn.sklearn.trees.libraries import estimator, estimator_for, estimator_names
+
+
+def from_model(model: Any, X: Any = None, **options: Any) -> Any:
+    """An estimator from a fitted model of another library, without training.
+
+    Parameters
+    ----------
+    model : object
+        Fitted: of scikit-learn, XGBoost, LightGBM, CatBoost or interpret.
+    X : array-like of shape (rows, features), optional
+        Rows like those that it will see.
+    **options
+        As for ``from_model`` of the estimator: ``n_bits``, ``inputs``, ``ensembling``.
+
+    Raises
+    ------
+    InvalidTypeError
+        If no estimator wraps models of this class.
+    """
+    return estimator_for(model).from_model(model, X, **options)
+
+
+def __getattr__(name: str) -> Any:
+    if name in estimator_names():
+        return estimator(name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(["from_model", *estimator_names()])

@@ -1,0 +1,1 @@
+"""Decision trees, their ensembles, and sums of functions of few features."""

@@ -1,0 +1,333 @@
+"""What all tree estimators share: the grid, training on it, importing, predicting."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from sklearn.base import ClassifierMixin, RegressorMixin
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import validate_data
+
+from cipherlearn.errors import InvalidParameterError, InvalidTypeError, UnknownKeyError
+from cipherlearn.quantization.quantizers import check_bits
+from cipherlearn.sklearn._base import EncryptedEstimator, EstimatorNotFittedError, check_choice
+from cipherlearn.sklearn.trees.encoding import FeatureCode
+from cipherlearn.sklearn.trees.ensemble import TreeEnsemble
+from cipherlearn.sklearn.trees.grid import feature_code, threshold_codes, used_codes
+from cipherlearn.sklearn.trees.module import TreeModule
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+#: Most bits of a feature: its unary code has a ciphertext for each state.
+MOST_INPUT_BITS = 12
+
+#: Most bits of a leaf.
+MOST_LEAF_BITS = 16
+
+INPUTS = ("grid", "used-thresholds")
+ENSEMBLING = ("server", "client")
+
+
+@dataclass(frozen=True)
+class TreeBits:
+    """Bits of features and of leaves.
+
+    Parameters
+    ----------
+    inputs, leaves : int
+    """
+
+    inputs: int
+    leaves: int
+
+    @classmethod
+    def of(cls, n_bits: Any) -> TreeBits:
+        """Bits as users give them: one number, or a dictionary.
+
+        Raises
+        ------
+        InvalidParameterError, InvalidTypeError, UnknownKeyError
+            If it is neither, a number is out of range, or a key is missing or unknown.
+        """
+        if not isinstance(n_bits, dict):
+            bits = check_bits(n_bits, "n_bits", MOST_INPUT_BITS)
+            return cls(bits, bits)
+        unknown = sorted(str(key) for key in n_bits if key not in {"op_inputs", "op_leaves"})
+        if unknown:
+            raise UnknownKeyError(
+                f"n_bits does not take the keys {unknown}; it takes 'op_inputs' and 'op_leaves'"
+            )
+        if "op_inputs" not in n_bits:
+            raise InvalidParameterError("n_bits lacks the mandatory key 'op_inputs'")
+        inputs = check_bits(n_bits["op_inputs"], "n_bits['op_inputs']", MOST_INPUT_BITS)
+        leaves = n_bits.get("op_leaves", inputs)
+        return cls(inputs, check_bits(leaves, "n_bits['op_leaves']", MOST_LEAF_BITS))
+
+
+class TreeEstimator(EncryptedEstimator):
+    """A tree ensemble of some library, trained on a grid of few states a feature.
+
+    Parameters
+    ----------
+    n_bits : int or dict, default=6
+        Bits of the features (``op_inputs``: at most ``2**bits`` states each) and of the values in
+        the leaves (``op_leaves``; default: as many).
+    inputs : {"grid", "used-thresholds"}, default="grid"
+        What the client sends of each feature: a bit for each cut of the grid, which depends on the
+        training data alone; or only for the cuts that some tree uses, which **tells the client the
+        thresholds of the model**, and makes inputs smaller.
+    ensembling : {"server", "client"}, default="server"
+        Who adds the trees up. The client gets one number an output, or the result of each look-up:
+        cheaper, and **it tells the client more of the model**.
+
+    The other parameters are those of the float class, in its installed version.
+
+    Attributes
+    ----------
+    sklearn_model : object
+        The float model, trained on values rounded to the grid.
+    ensemble_ : TreeEnsemble
+        Its trees.
+    codes_ : list of FeatureCode
+        What the client sends of each feature.
+    module_ : TreeModule
+    """
+
+    own_parameters: ClassVar[Mapping[str, Any]] = {
+        "n_bits": 6,
+        "inputs": "grid",
+        "ensembling": "server",
+    }
+
+    n_bits: Any
+    inputs: str
+    ensembling: str
+
+    @staticmethod
+    @abstractmethod
+    def read(model: Any) -> TreeEnsemble:
+        """The trees of a fitted float model."""
+
+    def _takes_missing(self) -> bool:
+        """Whether the library's trees know missing values."""
+        return False
+
+    def _categorical(self, X: np.ndarray, fit_params: dict[str, Any]) -> Collection[int]:
+        """Features that are categories."""
+        del X, fit_params
+        return ()
+
+    def _train(self, X: np.ndarray, y: np.ndarray, fit_params: dict[str, Any]) -> Any:
+        """The float model, fitted to rows on the grid."""
+        return self.float_class(**self.get_sklearn_params(deep=False)).fit(X, y, **fit_params)
+
+    @abstractmethod
+    def _checked(self, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Training data as arrays."""
+
+    def fit(self, X: Any, y: Any, **fit_params: Any) -> Self:
+        """Train the float model on the grid, and quantize its leaves.
+
+        Parameters
+        ----------
+        X : array-like of shape (rows, features)
+            NaN where a value is missing, if the library's trees know that.
+        y : array-like of shape (rows,) or (rows, outputs)
+        **fit_params
+            Given to the float model's ``fit``.
+
+        Returns
+        -------
+        self
+        """
+        bits = TreeBits.of(self.n_bits)
+        check_choice(self.inputs, "inputs", INPUTS)
+        check_choice(self.ensembling, "ensembling", ENSEMBLING)
+        rows, targets = self._checked(X, y)
+        categories = self._categorical(rows, fit_params)
+        codes = [
+            feature_code(column, bits.inputs, categorical=feature in categories)
+            for feature, column in enumerate(rows.T)
+        ]
+        model = self._train(on_grid(rows, codes), targets, fit_params)
+        return self._adopt(model, codes, bits)
+
+    def _adopt(self, model: Any, codes: list[FeatureCode], bits: TreeBits) -> Self:
+        """Take over a fitted float model."""
+        self.sklearn_model = model
+        self.ensemble_ = self.read(model)
+        if self.inputs == "used-thresholds":
+            codes = used_codes(self.ensemble_, codes)
+        self.codes_ = codes
+        self.n_features_in_ = len(codes)
+        sums = self.ensembling == "server"
+        self.module_ = TreeModule(self.ensemble_, codes, bits.leaves, sums=sums)
+        return self
+
+    @classmethod
+    def from_model(
+        cls,
+        model: Any,
+        X: Any = None,
+        *,
+        n_bits: Any = 8,
+        inputs: str = "grid",
+        ensembling: str = "server",
+    ) -> Self:
+        """An estimator from a fitted float model, without training.
+
+        Parameters
+        ----------
+        model : object
+            A fitted `float_class`.
+        X : array-like of shape (rows, features), optional
+            Rows that the grid is chosen for. Without them, cuts are at equal distances over the
+            range of each feature's thresholds.
+        n_bits : int or dict, default=8
+        inputs : {"grid", "used-thresholds"}, default="grid"
+            With a grid, thresholds move to the nearest cut. With ``"used-thresholds"``, trees split
+            exactly where they did, and the client learns the thresholds.
+        ensembling : {"server", "client"}, default="server"
+
+        Returns
+        -------
+        TreeEstimator
+            With the parameters of the model.
+
+        Raises
+        ------
+        InvalidTypeError
+            If the model is of another class.
+        NotFittedError
+            If it is not fitted.
+        """
+        if not isinstance(model, cls.float_class):
+            raise InvalidTypeError(
+                f"{cls.__name__}.from_model takes a fitted {cls.float_class.__name__}, not a "
+                f"{type(model).__name__}"
+            )
+        bits = TreeBits.of(n_bits)
+        known = cls._get_param_names()
+        taken = {name: v for name, v in model.get_params(deep=False).items() if name in known}
+        self = cls(**{**taken, "n_bits": n_bits, "inputs": inputs, "ensembling": ensembling})
+        try:
+            ensemble = cls.read(model)
+        except AttributeError as error:
+            raise EstimatorNotFittedError(
+                f"the {type(model).__name__} is not fitted: {error}"
+            ) from error
+        if inputs == "used-thresholds" or X is None:
+            exact = inputs == "used-thresholds"
+            codes = threshold_codes(
+                ensemble, None if exact else bits.inputs, missing=self._takes_missing()
+            )
+        else:
+            rows = validate_data(self, X, dtype=np.float64, ensure_all_finite="allow-nan")
+            categories = {f for tree in ensemble.trees for f in tree.feature[list(tree.categories)]}
+            codes = [
+                feature_code(column, bits.inputs, categorical=feature in categories)
+                for feature, column in enumerate(rows.T)
+            ]
+        return self._adopt(model, codes, bits)
+
+    from_sklearn_model = from_model
+
+    def _rows(self, X: Any) -> np.ndarray:
+        rows = validate_data(
+            self,
+            X,
+            reset=False,
+            dtype=np.float64,
+            ensure_all_finite="allow-nan" if self._takes_missing() else True,
+        )
+        for feature in np.flatnonzero(np.isnan(rows).any(axis=0)).tolist():
+            if self.codes_[feature].missing == "refused":
+                raise InvalidParameterError(
+                    f"feature {feature} holds NaN; it had no missing values in training, so that "
+                    "nothing is known of them. Impute them, or train on rows with some"
+                )
+        return np.asarray(rows)
+
+    def post_processing(self, *values: np.ndarray) -> np.ndarray:
+        """Predictions of a regressor, or probabilities of classes, of dequantized results."""
+        return self.ensemble_.link(self.module_.post_processing(*values))
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = self._takes_missing()
+        return tags
+
+
+class TreeClassifier(ClassifierMixin, TreeEstimator):  # type: ignore[misc]
+    """A tree ensemble that tells classes apart."""
+
+    def _checked(self, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+        rows, labels = _validated(self, X, y)
+        check_classification_targets(labels)
+        return rows, labels
+
+    def predict_proba(self, X: Any, fhe: str = "disable") -> np.ndarray:
+        """Probabilities of the classes.
+
+        Parameters
+        ----------
+        X : array-like of shape (rows, features)
+        fhe : {"disable", "simulate", "execute"}, default="disable"
+            Exact integers in the clear; with the errors that encryption may cause; encrypted.
+
+        Returns
+        -------
+        numpy.ndarray of float64, shape (rows, classes)
+            In the order of ``classes_``.
+        """
+        return self.ensemble_.link(self._raw(X, fhe))
+
+    def predict(self, X: Any, fhe: str = "disable") -> np.ndarray:
+        """The most probable class of each row: see `predict_proba`."""
+        return np.asarray(self.classes_[self.predict_proba(X, fhe).argmax(axis=1)])
+
+
+class TreeRegressor(RegressorMixin, TreeEstimator):  # type: ignore[misc]
+    """A tree ensemble that gives values."""
+
+    def _checked(self, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+        return _validated(self, X, y, y_numeric=True)
+
+    def predict(self, X: Any, fhe: str = "disable") -> np.ndarray:
+        """Values of rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (rows, features)
+        fhe : {"disable", "simulate", "execute"}, default="disable"
+
+        Returns
+        -------
+        numpy.ndarray of float64, shape (rows,) or (rows, outputs)
+        """
+        values = self.ensemble_.link(self._raw(X, fhe))
+        return values[:, 0] if values.shape[1] == 1 else values
+
+
+def on_grid(rows: np.ndarray, codes: list[FeatureCode]) -> np.ndarray:
+    """Rows with each value replaced by the one that stands for its state."""
+    columns = [
+        code.representatives[code.states(column)]
+        for code, column in zip(codes, rows.T, strict=True)
+    ]
+    return np.stack(columns, axis=1)
+
+
+def _validated(
+    estimator: TreeEstimator, X: Any, y: Any, **options: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    finite = "allow-nan" if estimator._takes_missing() else True  # noqa: SLF001
+    rows, targets = validate_data(
+        estimator, X, y, dtype=np.float64, ensure_all_finite=finite, multi_output=True, **options
+    )
+    return np.asarray(rows), np.asarray(targets)

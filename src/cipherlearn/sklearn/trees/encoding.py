@@ -1,0 +1,182 @@
+"""What the client sends of a feature: bits that any function of it is linear in.
+
+A feature is in one of a few **states**: the interval between two cuts that its value lies in, its
+category, or missing. Numbers are sent in unary (thermometer) code: one bit a cut, "is the value at
+least that". Categories are sent one-hot. State 0 has no bit set, and every other state has a
+pattern of its own, so that any function of the state is ``constant + coefficients @ bits``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+
+
+class FeatureCode(ABC):
+    """The states of one feature, and their bits."""
+
+    @property
+    @abstractmethod
+    def n_states(self) -> int:
+        """How many states there are."""
+
+    @property
+    @abstractmethod
+    def representatives(self) -> np.ndarray:
+        """A value in each state; NaN where the value is missing. Shape (states,)."""
+
+    @abstractmethod
+    def states(self, values: np.ndarray) -> np.ndarray:
+        """The state of each value, as int64."""
+
+    @abstractmethod
+    def coefficients(self, function: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What bits are multiplied with to give a function of the state.
+
+        Parameters
+        ----------
+        function : numpy.ndarray of int64, shape (states, ...)
+
+        Returns
+        -------
+        (coefficients, constant)
+            Of shapes (bits, ...) and (...).
+        """
+
+    #: Whether a value may be missing: not if it is ``"refused"``.
+    missing: str
+
+    @property
+    def n_bits(self) -> int:
+        """How many bits are sent."""
+        return self.n_states - 1
+
+    @abstractmethod
+    def bits(self, states: np.ndarray) -> np.ndarray:
+        """The bits of states, as booleans of shape (rows, bits)."""
+
+    @abstractmethod
+    def merged(self, told_apart: np.ndarray) -> FeatureCode:
+        """A code with fewer states, of which all given functions are functions still.
+
+        Parameters
+        ----------
+        told_apart : numpy.ndarray of bool, shape (functions, states)
+        """
+
+
+@dataclass(frozen=True, eq=False)
+class OrdinalCode(FeatureCode):
+    """Numbers, in unary code. They are compared in single precision, as most libraries do.
+
+    Parameters
+    ----------
+    cuts : numpy.ndarray of float32, shape (n,)
+        Ascending. The state of a value is the number of cuts that it reaches.
+    points : numpy.ndarray of float32, shape (n + 1,)
+        A value in each state: what trees are trained on.
+    missing : {"refused", "lowest", "own"}, default="refused"
+        Missing values: an error; as what lies below all cuts; the last state, with a bit of its
+        own.
+    """
+
+    cuts: np.ndarray
+    points: np.ndarray
+    missing: str = "refused"
+
+    @classmethod
+    def between(cls, cuts: np.ndarray, missing: str = "refused") -> OrdinalCode:
+        """States that nothing is known of but their cuts, which may be in any order."""
+        cuts = np.unique(cuts.astype(np.float32))
+        ends = np.concatenate([2 * cuts[:1] - cuts[1:2], cuts, 2 * cuts[-1:] - cuts[-2:-1]])
+        if len(cuts) < 2:
+            ends = np.concatenate([cuts - 1, cuts, cuts + 1])
+        points = (ends[1:] + ends[:-1]) / 2
+        # Between neighbouring numbers there is none.
+        points[1:] = np.where(points[1:] < ends[2:], points[1:], ends[1:-1])
+        points[:1] = np.minimum(points[:1], np.nextafter(cuts[:1], np.float32(-np.inf)))
+        return cls(cuts, points if len(cuts) else np.zeros(1, dtype=np.float32), missing)
+
+    @property
+    def n_states(self) -> int:
+        """One more than there are cuts, and that of missing values."""
+        return len(self.points) + (self.missing == "own")
+
+    @property
+    def representatives(self) -> np.ndarray:
+        """The points, and NaN."""
+        gap = np.full(int(self.missing == "own"), np.nan)
+        return np.concatenate([self.points.astype(np.float64), gap])
+
+    def states(self, values: np.ndarray) -> np.ndarray:
+        """How many cuts a value reaches."""
+        found = np.searchsorted(self.cuts, values.astype(np.float32), side="right")
+        return np.where(np.isnan(values), len(self.points) if self.missing == "own" else 0, found)
+
+    def coefficients(self, function: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Differences of neighbours."""
+        known = function[: len(self.points)]
+        missing = function[len(known) :] - function[:1]
+        return np.concatenate([np.diff(known, axis=0), missing]), function[0]
+
+    def bits(self, states: np.ndarray) -> np.ndarray:
+        """One a cut, and one for a missing value."""
+        missing = states[:, None] == len(self.points)
+        known = (states[:, None] >= np.arange(1, len(self.points))) & ~missing
+        return np.concatenate([known, missing], axis=1) if self.missing == "own" else known
+
+    def merged(self, told_apart: np.ndarray) -> FeatureCode:
+        """Without the cuts that no function needs."""
+        known = told_apart[:, : len(self.points)]
+        needed = (known[:, 1:] != known[:, :-1]).any(axis=0)
+        points = self.points[np.concatenate([[True], needed])]
+        as_lowest = not (told_apart[:, -1:] != known[:, :1]).any()
+        missing = "lowest" if self.missing == "own" and as_lowest else self.missing
+        return OrdinalCode(self.cuts[needed], points, missing)
+
+
+@dataclass(frozen=True, eq=False)
+class CategoricalCode(FeatureCode):
+    """Categories, one-hot.
+
+    Parameters
+    ----------
+    categories : numpy.ndarray of float64, shape (n,)
+        Ascending. State 0 is that of missing values and of all other categories.
+    """
+
+    categories: np.ndarray
+
+    #: Missing values have a state always.
+    missing = "lowest"
+
+    @property
+    def n_states(self) -> int:
+        """One more than there are categories."""
+        return len(self.categories) + 1
+
+    @property
+    def representatives(self) -> np.ndarray:
+        """NaN, and the categories."""
+        return np.concatenate([[np.nan], self.categories])
+
+    def states(self, values: np.ndarray) -> np.ndarray:
+        """The place of a category, counted from 1."""
+        place = np.searchsorted(self.categories, values)
+        known = np.isin(values, self.categories)
+        return np.where(known, place + 1, 0)
+
+    def coefficients(self, function: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Differences to state 0."""
+        return function[1:] - function[:1], function[0]
+
+    def bits(self, states: np.ndarray) -> np.ndarray:
+        """One a category."""
+        return np.asarray(states[:, None] == np.arange(1, self.n_states))
+
+    def merged(self, told_apart: np.ndarray) -> FeatureCode:
+        """Without the categories that no function tells from the others."""
+        needed = (told_apart[:, 1:] != told_apart[:, :1]).any(axis=0)
+        return CategoricalCode(self.categories[needed])

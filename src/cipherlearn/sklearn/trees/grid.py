@@ -1,0 +1,99 @@
+"""Where the cuts between the states of a feature are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from cipherlearn.sklearn.trees.encoding import CategoricalCode, FeatureCode, OrdinalCode
+from cipherlearn.sklearn.trees.ensemble import LEAF, TreeEnsemble
+
+
+def feature_code(values: np.ndarray, bits: int, *, categorical: bool = False) -> FeatureCode:
+    """The states of one feature, from its training values alone.
+
+    Half way between cuts at equal distances and cuts that as many values lie between: the former
+    waste states on outliers, the latter on what is common. Over six data sets boosted trees lose
+    least with it at 2 to 4 bits. Few values have a state each.
+
+    Parameters
+    ----------
+    values : numpy.ndarray of float64, shape (rows,)
+        NaN where a value is missing.
+    bits : int
+        At most ``2**bits`` states, beside that of missing values.
+    categorical : bool, default=False
+        Whether values are numbers of categories: each has a state then, however many there are.
+    """
+    present = values[~np.isnan(values)]
+    known = np.unique(present)
+    if categorical:
+        return CategoricalCode(known)
+    code = OrdinalCode.between(_cuts(known, present, 2**bits))
+    states = code.states(present)
+    count = np.bincount(states, minlength=code.n_states)
+    total = np.bincount(states, weights=present, minlength=code.n_states)
+    means = (total / np.maximum(count, 1)).astype(np.float32)
+    # Of values that are nearly equal, the mean may round into another state.
+    usable = (count > 0) & (code.states(means) == np.arange(code.n_states))
+    points = np.where(usable, means, code.points)
+    return replace(code, points=points, missing="own" if len(present) < len(values) else "refused")
+
+
+def _cuts(known: np.ndarray, present: np.ndarray, states: int) -> np.ndarray:
+    if len(known) <= states:
+        return np.asarray((known[1:] + known[:-1]) / 2)
+    levels = np.arange(1, states) / states
+    by_count = np.quantile(present, levels)
+    by_distance = known[0] + levels * (known[-1] - known[0])
+    return np.asarray((by_count + by_distance) / 2)
+
+
+def threshold_codes(
+    ensemble: TreeEnsemble, bits: int | None, *, missing: bool
+) -> list[FeatureCode]:
+    """The states of all features from the thresholds of trees, where there is no data.
+
+    Parameters
+    ----------
+    ensemble : TreeEnsemble
+    bits : int or None
+        States at equal distances over the range of a feature's thresholds; None for a cut at each
+        threshold, which tells them to the client.
+    missing : bool
+        Whether values may be missing.
+    """
+    found: list[list[float]] = [[] for _ in range(ensemble.n_features)]
+    categories: list[set[float]] = [set() for _ in range(ensemble.n_features)]
+    for tree in ensemble.trees:
+        for node in np.flatnonzero(tree.feature != LEAF).tolist():
+            feature = int(tree.feature[node])
+            if node in tree.categories:
+                categories[feature] |= tree.categories[node]
+            else:
+                found[feature].append(float(tree.threshold[node]))
+    codes: list[FeatureCode] = []
+    for thresholds, names in zip(found, categories, strict=True):
+        cuts = np.array(thresholds, dtype=np.float64)
+        if names:
+            codes.append(CategoricalCode(np.array(sorted(names))))
+            continue
+        if bits is not None and len(cuts) > 1:
+            cuts = np.linspace(cuts.min(), cuts.max(), 2**bits - 1)
+        codes.append(OrdinalCode.between(cuts, "own" if missing else "refused"))
+    return codes
+
+
+def used_codes(ensemble: TreeEnsemble, codes: Sequence[FeatureCode]) -> list[FeatureCode]:
+    """The same states as far as trees tell them apart: the client then learns their thresholds."""
+    columns: list[list[np.ndarray]] = [[] for _ in codes]
+    for tree in ensemble.trees:
+        for node in np.flatnonzero(tree.feature != LEAF).tolist():
+            feature = int(tree.feature[node])
+            columns[feature].append(tree.goes_right(node, codes[feature].representatives))
+    return [
+        code.merged(np.stack(found) if found else np.zeros((0, code.n_states), dtype=bool))
+        for code, found in zip(codes, columns, strict=True)
+    ]

@@ -1,0 +1,78 @@
+"""From the scores of an ensemble to what users ask for: computed by the client."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import expit, softmax
+
+
+@dataclass(frozen=True)
+class Link(ABC):
+    """A function of the scores of each row."""
+
+    @abstractmethod
+    def __call__(self, scores: np.ndarray) -> np.ndarray:
+        """Predictions, or probabilities of shape (rows, classes), of scores (rows, outputs)."""
+
+
+@dataclass(frozen=True)
+class Identity(Link):
+    """The scores themselves."""
+
+    def __call__(self, scores: np.ndarray) -> np.ndarray:
+        """As they are."""
+        return scores
+
+
+@dataclass(frozen=True)
+class Exponential(Link):
+    """Positive values: counts, durations, amounts."""
+
+    def __call__(self, scores: np.ndarray) -> np.ndarray:
+        """Their exponentials."""
+        return np.asarray(np.exp(scores))
+
+
+@dataclass(frozen=True)
+class Logistic(Link):
+    """One score: the logarithm of the odds of the second of two classes."""
+
+    def __call__(self, scores: np.ndarray) -> np.ndarray:
+        """Probabilities of both classes."""
+        second = expit(scores[:, 0])
+        return np.stack([1.0 - second, second], axis=1)
+
+
+@dataclass(frozen=True)
+class OneVersusRest(Link):
+    """One logistic score a class, divided by their sum."""
+
+    def __call__(self, scores: np.ndarray) -> np.ndarray:
+        """Probabilities of the classes."""
+        each = expit(scores)
+        return np.asarray(each / each.sum(axis=1, keepdims=True))
+
+
+@dataclass(frozen=True)
+class Softmax(Link):
+    """One score a class."""
+
+    def __call__(self, scores: np.ndarray) -> np.ndarray:
+        """Probabilities of the classes."""
+        return np.asarray(softmax(scores, axis=1))
+
+
+@dataclass(frozen=True)
+class Shares(Link):
+    """Scores are probabilities already, of all classes but the first: it has what is left.
+
+    Leaves are rounded, so that sums may leave [0, 1] by a little.
+    """
+
+    def __call__(self, scores: np.ndarray) -> np.ndarray:
+        """Probabilities of the classes."""
+        shares = np.clip(np.concatenate([1.0 - scores.sum(axis=1)[:, None], scores], axis=1), 0, 1)
+        return np.asarray(shares / shares.sum(axis=1, keepdims=True))

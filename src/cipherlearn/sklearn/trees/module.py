@@ -1,0 +1,205 @@
+"""Trees as a model that can be encrypted: the client's code, the circuit, the client's sum."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from cipherlearn.circuit import Circuit
+from cipherlearn.engines import CompileOptions, get_engine
+from cipherlearn.errors import InvalidShapeError
+from cipherlearn.quantization.circuit_model import CircuitModel
+from cipherlearn.quantization.quantizers import (
+    MinMaxQuantizationStats,
+    QuantizationOptions,
+    UniformQuantizationParameters,
+    UniformQuantizer,
+)
+from cipherlearn.sklearn.trees.cover import Cover, cover_ensemble
+from cipherlearn.sklearn.trees.encoding import FeatureCode
+from cipherlearn.sklearn.trees.ensemble import LEAF, Tree, TreeEnsemble
+from cipherlearn.sklearn.trees.program import SCORES, TERMS, build_circuit, linear_constant
+
+#: Widths of tables that are tried, in bits.
+WIDTHS = (3, 2, 4, 5, 6)
+
+#: The width before the engine was asked: that which is best most often.
+DEFAULT_WIDTH = 3
+
+#: The engine's complexity of one look-up by its width, where nothing else asks for precision
+#: (Concrete 2.11, p_error 2^-40): no circuit is cheaper than the sum of these.
+LEAST_COMPLEXITY = {2: 4.1e7, 3: 6.9e7, 4: 9.8e7, 5: 2.3e8, 6: 5.3e8}
+
+_BIT = UniformQuantizer(
+    QuantizationOptions(1),
+    MinMaxQuantizationStats(1.0, 0.0),
+    UniformQuantizationParameters(1.0, 0, 0),
+)
+
+
+class TreeModule(CircuitModel):
+    """An ensemble between the bits that the client sends and the scores that it decrypts.
+
+    Parameters
+    ----------
+    ensemble : TreeEnsemble
+        With real numbers in its leaves.
+    codes : sequence of FeatureCode
+        What the client sends of each feature.
+    leaf_bits : int
+        Bits of the integers in the leaves.
+    sums : bool, default=True
+        Whether trees are added under encryption. Otherwise the client gets the result of every
+        look-up and adds them: cheaper, and it tells the client more of the model.
+
+    Attributes
+    ----------
+    cover : Cover
+        The tables. Before `compile` they have `DEFAULT_WIDTH` bits; `compile` asks the engine for
+        the cheapest width. All covers give the same integers.
+    """
+
+    def __init__(
+        self,
+        ensemble: TreeEnsemble,
+        codes: Sequence[FeatureCode],
+        leaf_bits: int,
+        *,
+        sums: bool = True,
+    ) -> None:
+        super().__init__((), ())
+        self.codes = tuple(codes)
+        self.sums = sums
+        self.ensemble, self.scale, self.base = quantize_leaves(ensemble, leaf_bits)
+        self._use(cover_ensemble(self.ensemble, self.codes, DEFAULT_WIDTH))
+
+    def _use(self, cover: Cover) -> None:
+        """Take over a cover, and the circuit of it."""
+        self._discard_circuit()
+        self.cover = cover
+        self._circuit = circuit = build_circuit(cover, self.codes, sums=self.sums)
+        self.ordered_module_input_names = tuple(known.label for known in circuit.inputs)
+        self.ordered_module_output_names = circuit.output_names
+        self.input_shapes = tuple(known.shape for known in circuit.inputs)
+        self.input_quantizers = [_BIT for _ in circuit.inputs]
+        self.output_quantizers = [self._result_quantizer(n.interval) for n in circuit.output_nodes]
+        self._encrypted = ()
+        self._offset = self.base + self.scale * (cover.base + linear_constant(cover, self.codes))
+
+    def _result_quantizer(self, interval: Any) -> UniformQuantizer:
+        return UniformQuantizer(
+            QuantizationOptions(interval.width, is_signed=interval.min < 0),
+            MinMaxQuantizationStats(interval.max * self.scale, interval.min * self.scale),
+            UniformQuantizationParameters(self.scale, 0, 0),
+            no_clipping=True,
+        )
+
+    def _build_circuit(self) -> Circuit:
+        return build_circuit(self.cover, self.codes, sums=self.sums)
+
+    def _choose_circuit(self, engine: str, options: CompileOptions) -> None:
+        """Use the tables whose circuit is the cheapest, by the engine's own figure."""
+        if not self.cover.blocks:
+            return
+        best, least, seen = self.cover, np.inf, set[int]()
+        for width in WIDTHS:
+            cover = cover_ensemble(self.ensemble, self.codes, width)
+            if cover.n_lookups * LEAST_COMPLEXITY[width] >= least or cover.n_lookups in seen:
+                continue
+            seen.add(cover.n_lookups)
+            circuit = build_circuit(cover, self.codes, sums=self.sums)
+            complexity = get_engine(engine).compile(circuit, options).complexity
+            if complexity < least:
+                best, least = cover, complexity
+        self._use(best)
+
+    def quantize_input(self, *x: Any, dtype: Any = np.int64) -> Any:
+        """The bits of rows, as the client encrypts them.
+
+        Parameters
+        ----------
+        *x : numpy.ndarray of float, shape (rows, features)
+            One array; NaN where a value is missing.
+        dtype : numpy dtype, default=int64
+
+        Returns
+        -------
+        numpy.ndarray of shape (rows, bits), or a tuple of two of them
+            One an input of the circuit: two if some functions are looked up, and others are sums.
+        """
+        if len(x) != 1:
+            raise InvalidShapeError(f"{len(x)} arrays were given; trees take one: rows of features")
+        rows = np.asarray(x[0], dtype=np.float64)
+        if rows.ndim != 2 or rows.shape[1] != len(self.codes):
+            raise InvalidShapeError(
+                f"the rows have shape {rows.shape}; they must be (rows, {len(self.codes)})"
+            )
+        bits = np.concatenate(
+            [
+                code.bits(code.states(column)).astype(dtype)
+                for code, column in zip(self.codes, rows.T, strict=True)
+            ],
+            axis=1,
+        )
+        inputs = (bits,) * len(self.input_shapes)
+        return inputs if len(inputs) > 1 else inputs[0]
+
+    def _rows(self, inputs: Sequence[Any]) -> tuple[np.ndarray, ...]:
+        # Bits take a byte each: there are many of them.
+        rows = self.quantize_input(*inputs, dtype=np.int8)
+        return rows if isinstance(rows, tuple) else (rows,)
+
+    def _count_clipped(self, x: Sequence[Any]) -> None:
+        """Nothing is clipped: a value beyond all cuts is in the outermost interval."""
+
+    def post_processing(self, *values: np.ndarray) -> np.ndarray:
+        """The scores of the ensemble, of shape (rows, outputs), from decrypted real results."""
+        results = dict(zip(self.ordered_module_output_names, values, strict=True))
+        total = np.asarray(self._offset) + results.get(SCORES, 0.0)
+        if TERMS in results:
+            first = np.cumsum([0, *self._terms_of_outputs()])
+            parts = [results[TERMS][:, a:b].sum(axis=1) for a, b in itertools.pairwise(first)]
+            total = total + np.stack(parts, axis=1)
+        return np.asarray(total)
+
+    def _terms_of_outputs(self) -> list[int]:
+        """How many look-ups each output is the sum of."""
+        return [
+            sum(bool(block.table[:, output].any()) for block in self.cover.blocks)
+            for output in range(len(self.base))
+        ]
+
+
+def quantize_leaves(ensemble: TreeEnsemble, bits: int) -> tuple[TreeEnsemble, float, np.ndarray]:
+    """Integers in the leaves of all trees, on one scale.
+
+    The middle of the values of each tree is added by the client instead, so that the integers are
+    small.
+
+    Parameters
+    ----------
+    ensemble : TreeEnsemble
+    bits : int
+
+    Returns
+    -------
+    (TreeEnsemble, float, numpy.ndarray of shape (outputs,))
+        With integers in its leaves; what one of them stands for; what the client adds.
+    """
+    leaves = [tree.values[tree.feature == LEAF] for tree in ensemble.trees]
+    middles = [(values.max(axis=0) + values.min(axis=0)) / 2 for values in leaves]
+    pairs = list(zip(leaves, middles, strict=True))
+    reach = max((float(np.abs(v - m).max(initial=0.0)) for v, m in pairs), default=0.0)
+    scale = reach / (2 ** (bits - 1) - 1 if bits > 1 else 1) or 1.0
+
+    def rounded(tree: Tree, middle: np.ndarray) -> Tree:
+        integers = np.rint((tree.values - middle) / scale).astype(np.int64)
+        return replace(tree, values=np.where((tree.feature == LEAF)[:, None], integers, 0))
+
+    trees = tuple(rounded(*pair) for pair in zip(ensemble.trees, middles, strict=True))
+    whole = replace(ensemble, trees=trees, base=np.zeros(ensemble.n_outputs, dtype=np.int64))
+    return whole, scale, ensemble.base + np.sum(middles, axis=0, initial=0.0)

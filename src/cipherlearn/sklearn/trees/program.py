@@ -1,0 +1,140 @@
+"""A cover as a circuit: bits are gathered into codes, codes are looked up, results are added.
+
+The engine has one width for all values that linear operations connect. Look-ups read narrow codes;
+what is linear in the bits ends in a wide sum. So the client's bits are two inputs, of the same
+content, where both occur.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from cipherlearn.circuit import Builder, Circuit
+from cipherlearn.circuit.functions import concatenate
+from cipherlearn.circuit.values import IntValue
+from cipherlearn.sklearn.trees.cover import Block, Cover
+from cipherlearn.sklearn.trees.encoding import FeatureCode
+
+#: Names of the inputs: bits that look-ups read, and bits that are added up.
+LOOKED_UP, ADDED = "looked_up", "added"
+
+#: Names of the results: of each look-up (where the client adds them), and of each output.
+TERMS, SCORES = "terms", "scores"
+
+
+def build_circuit(cover: Cover, codes: Sequence[FeatureCode], *, sums: bool = True) -> Circuit:
+    """The circuit of a cover, for one row.
+
+    Parameters
+    ----------
+    cover : Cover
+    codes : sequence of FeatureCode
+    sums : bool, default=True
+        Whether the results of look-ups are added under encryption.
+
+    Returns
+    -------
+    Circuit
+        Inputs, as far as they are read: `LOOKED_UP` and `ADDED`, each of shape (1, bits). Results:
+        `SCORES` of shape (1, outputs); without sums also `TERMS` of shape (1, look-ups), those of
+        the first output first, and `SCORES` only if there is a linear part.
+    """
+    builder = Builder()
+    first = np.cumsum([0, *(code.n_bits for code in codes)])
+    shape = (1, int(first[-1]))
+    results: dict[str, IntValue] = {}
+    if cover.blocks:
+        bits = builder.input(LOOKED_UP, shape, 0, 1)
+        with builder.scope("trees"):
+            terms = _terms(cover, _codes(bits, cover.blocks, codes, first))
+            if sums:
+                results[SCORES] = _joined([_total(term) for term in terms])
+            else:
+                results[TERMS] = _joined([term for term in terms if term is not None])
+    if cover.linear or not cover.blocks:
+        bits = builder.input(ADDED, shape, 0, 1)
+        with builder.scope("single features"):
+            linear = _linear(bits, cover, codes, first)
+            results[SCORES] = results[SCORES] + linear if SCORES in results else linear
+    return builder.finish(list(results.values()), list(results))
+
+
+def linear_constant(cover: Cover, codes: Sequence[FeatureCode]) -> np.ndarray:
+    """What the linear part is where no bit is set: the client adds it. Shape (outputs,)."""
+    parts = [codes[f].coefficients(function)[1] for f, function in cover.linear.items()]
+    return np.sum(parts, axis=0, initial=0) + np.zeros_like(cover.base)
+
+
+def _codes(
+    bits: IntValue, blocks: Sequence[Block], codes: Sequence[FeatureCode], first: np.ndarray
+) -> IntValue:
+    """The codes of all blocks, of shape (1, blocks)."""
+    places, weights, constants = [], [], []
+    for block in blocks:
+        place, weight, constant = _functional(block.levels, codes, first)
+        places.append(place)
+        weights.append(weight)
+        constants.append(int(constant))
+    terms = max(map(len, places))
+    # Shorter sums are filled up with bits that count for nothing.
+    gathered = np.array([np.resize(place, terms) for place in places])
+    factors = np.array([np.pad(weight, (0, terms - len(weight))) for weight in weights])
+    chosen = bits[:, gathered.reshape(-1)].reshape(1, len(blocks), terms)
+    total = (chosen * factors[None]).sum(axis=2) + np.array([constants])
+    highest = np.array([[len(block.table) - 1 for block in blocks]])
+    result: IntValue = total.assume(np.zeros_like(highest), highest, encoded=True)
+    return result
+
+
+def _functional(
+    functions: Mapping[int, np.ndarray], codes: Sequence[FeatureCode], first: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A sum of functions of features: places of bits, what they count, and what is added."""
+    places, weights = [], []
+    constant = np.zeros(next(iter(functions.values())).shape[1:], dtype=np.int64)
+    for feature, function in functions.items():
+        coefficients, own = codes[feature].coefficients(function)
+        used = np.flatnonzero(coefficients.reshape(len(coefficients), -1).any(axis=1))
+        places.append(first[feature] + used)
+        weights.append(coefficients[used])
+        constant = constant + own
+    return np.concatenate(places), np.concatenate(weights), constant
+
+
+def _terms(cover: Cover, codes: IntValue) -> list[IntValue | None]:
+    """The results of the look-ups for each output, of shape (1, look-ups); None without any."""
+    terms: list[IntValue | None] = []
+    rows = max(len(block.table) for block in cover.blocks)
+    for output in range(len(cover.base)):
+        columns = [block.table[:, output] for block in cover.blocks]
+        used = np.array([place for place, column in enumerate(columns) if column.any()])
+        if not used.size:
+            terms.append(None)
+            continue
+        table = np.stack([np.pad(columns[p], (0, rows - len(columns[p]))) for p in used], axis=1)
+        read = codes if len(used) == len(columns) else codes[:, used]
+        terms.append(read.lookup(table[:, None], 0))
+    return terms
+
+
+def _total(term: IntValue | None) -> IntValue | np.ndarray:
+    return np.zeros((1, 1), dtype=np.int64) if term is None else term.sum(axis=1, keepdims=True)
+
+
+def _joined(parts: Sequence[IntValue | np.ndarray]) -> IntValue:
+    (first, *others) = parts
+    return concatenate(parts, axis=1) if others or not isinstance(first, IntValue) else first
+
+
+def _linear(
+    bits: IntValue, cover: Cover, codes: Sequence[FeatureCode], first: np.ndarray
+) -> IntValue:
+    """The sum of functions of single features, of shape (1, outputs)."""
+    if not cover.linear:
+        return bits[:, :1] * np.zeros((1, len(cover.base)), dtype=np.int64)
+    places, weights, _ = _functional(cover.linear, codes, first)
+    chosen = bits if np.array_equal(places, np.arange(bits.shape[1])) else bits[:, places]
+    result: IntValue = chosen @ weights
+    return result
