@@ -29,6 +29,9 @@ MOST_INPUT_BITS = 12
 #: Most bits of a leaf.
 MOST_LEAF_BITS = 16
 
+#: Dtypes of columns that hold categories.
+_CATEGORIES = frozenset({"category", "object", "str", "string"})
+
 INPUTS = ("grid", "used-thresholds")
 ENSEMBLING = ("server", "client")
 
@@ -117,13 +120,24 @@ class TreeEstimator(EncryptedEstimator):
         """Whether the library's trees know missing values."""
         return False
 
-    def _categorical(self, X: np.ndarray, fit_params: dict[str, Any]) -> Collection[int]:
-        """Features that are categories."""
-        del X, fit_params
-        return ()
+    def _takes_categories(self) -> bool:
+        """Whether columns of data frames may hold categories (dtypes category, object)."""
+        return False
 
-    def _train(self, X: np.ndarray, y: np.ndarray, fit_params: dict[str, Any]) -> Any:
+    def _categorical(self, X: np.ndarray, fit_params: dict[str, Any]) -> Collection[int]:
+        """Features that are categories: columns of data frames, unless a library knows more."""
+        del X, fit_params
+        return self.categories_
+
+    def _train(
+        self,
+        X: np.ndarray,
+        y: np.ndarray,
+        categorical: Collection[int],
+        fit_params: dict[str, Any],
+    ) -> Any:
         """The float model, fitted to rows on the grid."""
+        del categorical
         return self.float_class(**self.get_sklearn_params(deep=False)).fit(X, y, **fit_params)
 
     @abstractmethod
@@ -154,7 +168,7 @@ class TreeEstimator(EncryptedEstimator):
             feature_code(column, bits.inputs, categorical=feature in categories)
             for feature, column in enumerate(rows.T)
         ]
-        model = self._train(on_grid(rows, codes), targets, fit_params)
+        model = self._train(on_grid(rows, codes), targets, categories, fit_params)
         return self._adopt(model, codes, bits)
 
     def _adopt(self, model: Any, codes: list[FeatureCode], bits: TreeBits) -> Self:
@@ -227,7 +241,8 @@ class TreeEstimator(EncryptedEstimator):
                 ensemble, None if exact else bits.inputs, missing=self._takes_missing()
             )
         else:
-            rows = validate_data(self, X, dtype=np.float64, ensure_all_finite="allow-nan")
+            table = self._table(X, reset=True)
+            rows = validate_data(self, table, dtype=np.float64, ensure_all_finite="allow-nan")
             categories = {f for tree in ensemble.trees for f in tree.feature[list(tree.categories)]}
             codes = [
                 feature_code(column, bits.inputs, categorical=feature in categories)
@@ -237,10 +252,29 @@ class TreeEstimator(EncryptedEstimator):
 
     from_sklearn_model = from_model
 
+    def _table(self, X: Any, *, reset: bool) -> Any:
+        """Data frames with numbers in place of categories: their place among those of training.
+
+        Categories that training did not know are missing values.
+        """
+        if reset:
+            self.categories_: dict[int, list[Any]] = {}
+        if not self._takes_categories() or not hasattr(X, "columns"):
+            return X
+        X = X.copy()
+        for place, name in enumerate(X.columns):
+            if reset and X[name].dtype.name in _CATEGORIES:
+                column = X[name].astype("category").cat
+                self.categories_[place] = column.categories.tolist()
+            if place in self.categories_:
+                numbers = {value: float(n) for n, value in enumerate(self.categories_[place])}
+                X[name] = np.array([numbers.get(value, np.nan) for value in X[name]])
+        return X
+
     def _rows(self, X: Any) -> np.ndarray:
         rows = validate_data(
             self,
-            X,
+            self._table(X, reset=False),
             reset=False,
             dtype=np.float64,
             ensure_all_finite="allow-nan" if self._takes_missing() else True,
@@ -327,7 +361,14 @@ def _validated(
     estimator: TreeEstimator, X: Any, y: Any, **options: Any
 ) -> tuple[np.ndarray, np.ndarray]:
     finite = "allow-nan" if estimator._takes_missing() else True  # noqa: SLF001
+    table = estimator._table(X, reset=True)  # noqa: SLF001
     rows, targets = validate_data(
-        estimator, X, y, dtype=np.float64, ensure_all_finite=finite, multi_output=True, **options
+        estimator,
+        table,
+        y,
+        dtype=np.float64,
+        ensure_all_finite=finite,
+        multi_output=True,
+        **options,
     )
     return np.asarray(rows), np.asarray(targets)
