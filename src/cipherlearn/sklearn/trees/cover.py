@@ -187,6 +187,8 @@ class _TreeCover:
             feature: _classes(np.stack([self.right[n] for n in nodes]), path.get(feature))
             for feature, nodes in self._splits_below(node).items()
         }
+        if len(classes.keys() | path.keys()) == 1:
+            most_codes = math.inf  # it is linear in the feature's bits
         least = math.prod(int(of_states.max()) + 1 for of_states in classes.values())
         if least > most_codes:
             return None
