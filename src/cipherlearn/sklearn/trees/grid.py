@@ -76,7 +76,8 @@ def threshold_codes(
                 found[feature].append(float(tree.threshold[node]))
     codes: list[FeatureCode] = []
     for thresholds, names in zip(found, categories, strict=True):
-        cuts = np.array(thresholds, dtype=np.float64)
+        # Infinite thresholds tell missing values from all others.
+        cuts = np.array([t for t in thresholds if np.isfinite(t)], dtype=np.float64)
         if names:
             codes.append(CategoricalCode(np.array(sorted(names))))
             continue
