@@ -49,8 +49,14 @@ class TreeBits:
     leaves: int
 
     @classmethod
-    def of(cls, n_bits: Any) -> TreeBits:
+    def of(cls, n_bits: Any, more: int = 0) -> TreeBits:
         """Bits as users give them: one number, or a dictionary.
+
+        Parameters
+        ----------
+        n_bits : int or dict
+        more : int, default=0
+            Bits that leaves have beyond those of the features, where nothing else is said.
 
         Raises
         ------
@@ -59,7 +65,7 @@ class TreeBits:
         """
         if not isinstance(n_bits, dict):
             bits = check_bits(n_bits, "n_bits", MOST_INPUT_BITS)
-            return cls(bits, bits)
+            return cls(bits, min(bits + more, MOST_LEAF_BITS))
         unknown = sorted(str(key) for key in n_bits if key not in {"op_inputs", "op_leaves"})
         if unknown:
             raise UnknownKeyError(
@@ -68,7 +74,7 @@ class TreeBits:
         if "op_inputs" not in n_bits:
             raise InvalidParameterError("n_bits lacks the mandatory key 'op_inputs'")
         inputs = check_bits(n_bits["op_inputs"], "n_bits['op_inputs']", MOST_INPUT_BITS)
-        leaves = n_bits.get("op_leaves", inputs)
+        leaves = n_bits.get("op_leaves", min(inputs + more, MOST_LEAF_BITS))
         return cls(inputs, check_bits(leaves, "n_bits['op_leaves']", MOST_LEAF_BITS))
 
 
@@ -107,6 +113,9 @@ class TreeEstimator(EncryptedEstimator):
         "ensembling": "server",
     }
 
+    #: Bits that leaves have beyond those of the features, unless users say how many.
+    more_leaf_bits: ClassVar[int] = 0
+
     n_bits: Any
     inputs: str
     ensembling: str
@@ -116,6 +125,10 @@ class TreeEstimator(EncryptedEstimator):
     def read(model: Any) -> TreeEnsemble:
         """The trees of a fitted float model."""
 
+    def _encrypted(self, model: Any) -> TreeEnsemble:
+        """What is encrypted of a fitted float model: all of its trees."""
+        return self.read(model)
+
     def _takes_missing(self) -> bool:
         """Whether the library's trees know missing values."""
         return False
@@ -123,6 +136,12 @@ class TreeEstimator(EncryptedEstimator):
     def _takes_categories(self) -> bool:
         """Whether columns of data frames may hold categories (dtypes category, object)."""
         return False
+
+    @staticmethod
+    def _named_categories(model: Any) -> dict[int, list[Any]]:
+        """Names of categories that a fitted model knows, in the order of their numbers."""
+        del model
+        return {}
 
     def _categorical(self, X: np.ndarray, fit_params: dict[str, Any]) -> Collection[int]:
         """Features that are categories: columns of data frames, unless a library knows more."""
@@ -159,7 +178,7 @@ class TreeEstimator(EncryptedEstimator):
         -------
         self
         """
-        bits = TreeBits.of(self.n_bits)
+        bits = TreeBits.of(self.n_bits, self.more_leaf_bits)
         check_choice(self.inputs, "inputs", INPUTS)
         check_choice(self.ensembling, "ensembling", ENSEMBLING)
         rows, targets = self._checked(X, y)
@@ -174,7 +193,7 @@ class TreeEstimator(EncryptedEstimator):
     def _adopt(self, model: Any, codes: list[FeatureCode], bits: TreeBits) -> Self:
         """Take over a fitted float model."""
         self.sklearn_model = model
-        self.ensemble_ = self.read(model)
+        self.ensemble_ = self._encrypted(model)
         if self.inputs == "used-thresholds":
             codes = used_codes(self.ensemble_, codes)
         self.codes_ = codes
@@ -192,6 +211,7 @@ class TreeEstimator(EncryptedEstimator):
         n_bits: Any = 8,
         inputs: str = "grid",
         ensembling: str = "server",
+        **own: Any,
     ) -> Self:
         """An estimator from a fitted float model, without training.
 
@@ -207,6 +227,8 @@ class TreeEstimator(EncryptedEstimator):
             With a grid, thresholds move to the nearest cut. With ``"used-thresholds"``, trees split
             exactly where they did, and the client learns the thresholds.
         ensembling : {"server", "client"}, default="server"
+        **own
+            Other parameters that are the estimator's own, where it has some.
 
         Returns
         -------
@@ -225,23 +247,30 @@ class TreeEstimator(EncryptedEstimator):
                 f"{cls.__name__}.from_model takes a fitted {cls.float_class.__name__}, not a "
                 f"{type(model).__name__}"
             )
-        bits = TreeBits.of(n_bits)
+        bits = TreeBits.of(n_bits, cls.more_leaf_bits)
+        own = {**own, "n_bits": n_bits, "inputs": inputs, "ensembling": ensembling}
+        if unknown := sorted(own.keys() - cls.own_parameters.keys()):
+            raise UnknownKeyError(
+                f"{cls.__name__}.from_model does not take {unknown}; it takes "
+                f"{sorted(cls.own_parameters)}, and has the other parameters from the model"
+            )
         known = cls._get_param_names()
         taken = {name: v for name, v in model.get_params(deep=False).items() if name in known}
-        self = cls(**{**taken, "n_bits": n_bits, "inputs": inputs, "ensembling": ensembling})
+        self = cls(**{**taken, **own})
         try:
             ensemble = cls.read(model)
         except AttributeError as error:
             raise EstimatorNotFittedError(
                 f"the {type(model).__name__} is not fitted: {error}"
             ) from error
+        self.categories_ = cls._named_categories(model)
         if inputs == "used-thresholds" or X is None:
             exact = inputs == "used-thresholds"
             codes = threshold_codes(
                 ensemble, None if exact else bits.inputs, missing=self._takes_missing()
             )
         else:
-            table = self._table(X, reset=True)
+            table = self._table(X, reset=not self.categories_)
             rows = validate_data(self, table, dtype=np.float64, ensure_all_finite="allow-nan")
             categories = {f for tree in ensemble.trees for f in tree.feature[list(tree.categories)]}
             codes = [
