@@ -1,0 +1,211 @@
+"""Explainable boosting machines of interpret: sums of functions of one feature, and of pairs.
+
+Without interactions a prediction needs no table look-up at all, and with them one for each pair:
+see `cipherlearn.sklearn.trees.tables`. What interpret says of a term is true of the encrypted model
+up to rounding; of a pair, up to its approximation by a table of ``pair_bits`` bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from interpret import glassbox
+
+from cipherlearn.errors import ModelError
+from cipherlearn.quantization.quantizers import check_bits
+from cipherlearn.sklearn.trees._estimator import TreeClassifier, TreeEstimator, TreeRegressor
+from cipherlearn.sklearn.trees.ensemble import TreeEnsemble
+from cipherlearn.sklearn.trees.links import Exponential, Identity, Link, Logistic, Softmax
+from cipherlearn.sklearn.trees.tables import Axis, approximate, summed, table_tree
+
+PACKAGE = "interpret"
+EXTRA = "ebm"
+
+#: Most bits of the table of a pair.
+MOST_PAIR_BITS = 8
+
+#: interpret's names of links.
+_LINKS: Mapping[str, type[Link]] = {
+    "identity": Identity,
+    "log": Exponential,
+    "logit": Logistic,
+    "mlogit": Softmax,
+}
+
+#: A term: what it tells apart of its features, its scores, how common they are.
+_Term = tuple[list[Axis], np.ndarray, np.ndarray]
+
+
+def _ensemble(model: Any, cells: int | None = None) -> TreeEnsemble:
+    """A fitted model as trees.
+
+    Parameters
+    ----------
+    model : object
+    cells : int, optional
+        How many cells the table of a pair may have. Default: as many as it has.
+    """
+    if model.link_ not in _LINKS:
+        raise ModelError(
+            f"the model's link is {model.link_!r}; {', '.join(sorted(_LINKS))} are supported "
+            "(a classifier needs two classes at least)"
+        )
+    single: dict[int, list[tuple[Axis, np.ndarray]]] = {}
+    trees = []
+    for axes, scores, weights in _terms(model):
+        functions, tabled, table = [scores], axes, scores
+        if len(axes) > 1:
+            if cells is not None:
+                functions, tabled, table = approximate(axes, scores, weights, cells)
+            trees.append(table_tree(tabled, table))
+        if len(axes) == 1 or cells is not None:
+            for axis, function in zip(axes, functions, strict=True):
+                single.setdefault(axis.feature, []).append((axis, function))
+    for of_feature in single.values():
+        axis, function = summed(of_feature)
+        trees.append(table_tree([axis], function))
+    base = np.atleast_1d(np.asarray(model.intercept_, dtype=np.float64))
+    return TreeEnsemble(trees, base, len(model.feature_types_in_), _LINKS[model.link_]())
+
+
+def _terms(model: Any) -> Iterator[_Term]:
+    given = zip(model.term_features_, model.term_scores_, model.bin_weights_, strict=True)
+    for features, scores, weights in given:
+        axes = [_axis(model.bins_[f], f, len(features)) for f in features]
+        # Bins are: missing, known ones, unknown. No number is unknown, and an unknown category
+        # is as a missing one here.
+        order = np.ix_(*([*range(1, axis.n_classes), 0] for axis in axes))
+        table = np.asarray(scores, dtype=np.float64)[order]
+        outputs = table.reshape(*(axis.n_classes for axis in axes), -1)
+        yield axes, outputs, np.asarray(weights, dtype=np.float64)[order]
+
+
+def _axis(levels: list[Any], feature: int, features_of_term: int) -> Axis:
+    """The bins of a feature, in terms of so many features."""
+    bins = levels[min(len(levels), features_of_term) - 1]
+    if not isinstance(bins, dict):
+        return Axis(feature, len(bins) + 1, np.asarray(bins, dtype=np.float64))
+    numbers = _numbers(bins)
+    places = {numbers[name]: number - 1 for name, number in bins.items()}
+    return Axis(feature, max(bins.values(), default=1), categories=places)
+
+
+def _numbers(categories: Mapping[str, int]) -> dict[str, float]:
+    """Names of categories as numbers: those that they spell, or else their places."""
+    try:
+        return {name: float(name) for name in categories}
+    except ValueError:
+        return {name: float(place) for place, name in enumerate(categories)}
+
+
+class _Boosting(TreeEstimator):
+    """An explainable boosting machine.
+
+    Parameters
+    ----------
+    n_bits, inputs, ensembling
+        As for all trees: see `TreeEstimator`. Scores have four bits more than features by default.
+    pair_bits : int, default=5
+        Bits of the table that stands for a pair of features: at most ``2**pair_bits`` cells, and
+        what is additive in the pair is kept in full. Each bit about doubles the time of a look-up.
+
+    The other parameters are interpret's.
+    """
+
+    #: They cost next to nothing: no look-up reads them.
+    more_leaf_bits = 4
+
+    own_parameters: ClassVar[Mapping[str, Any]] = {**TreeEstimator.own_parameters, "pair_bits": 5}
+
+    pair_bits: Any
+
+    @staticmethod
+    def read(model: Any) -> TreeEnsemble:
+        return _ensemble(model)
+
+    def _encrypted(self, model: Any) -> TreeEnsemble:
+        return _ensemble(model, 2 ** check_bits(self.pair_bits, "pair_bits", MOST_PAIR_BITS))
+
+    @staticmethod
+    def _named_categories(model: Any) -> dict[int, list[Any]]:
+        named = {}
+        for feature, levels in enumerate(model.bins_):
+            names = list(levels[0]) if isinstance(levels[0], dict) else []
+            if [*_numbers(dict.fromkeys(names, 0)).values()] == [*range(len(names))] and names:
+                named[feature] = names
+        return named
+
+    def _takes_missing(self) -> bool:
+        return True
+
+    def _takes_categories(self) -> bool:
+        return True
+
+    def _categorical(self, X: np.ndarray, fit_params: dict[str, Any]) -> Collection[int]:
+        del X, fit_params
+        types = enumerate(self.feature_types or [])
+        return {*self.categories_, *(place for place, kind in types if _is_categorical(kind))}
+
+    def _train(
+        self,
+        X: np.ndarray,
+        y: np.ndarray,
+        categorical: Collection[int],
+        fit_params: dict[str, Any],
+    ) -> Any:
+        params = self.get_sklearn_params(deep=False)
+        types = list(params["feature_types"] or [None] * X.shape[1])
+        for feature in categorical:
+            types[feature] = self._type(feature, types[feature])
+        params["feature_types"] = types
+        if params["feature_names"] is None and hasattr(self, "feature_names_in_"):
+            params["feature_names"] = self.feature_names_in_.tolist()
+        return self.float_class(**params).fit(X, y, **fit_params)
+
+    def _type(self, feature: int, kind: Any) -> Any:
+        """The type of a feature whose categories are numbers now."""
+        if kind is None:
+            return "nominal"
+        if isinstance(kind, str) or feature not in self.categories_:
+            return kind
+        places = {str(name): str(n) for n, name in enumerate(self.categories_[feature])}
+        return [places[name] for name in kind]
+
+    def term_importances(self, importance_type: str = "avg_weight") -> Any:
+        """How much each term matters to the float model: see interpret."""
+        return self.sklearn_model.term_importances(importance_type)
+
+    def explain_global(self, name: str | None = None) -> Any:
+        """The terms of the float model as graphs: see interpret."""
+        return self.sklearn_model.explain_global(name)
+
+
+def _is_categorical(kind: Any) -> bool:
+    """Whether interpret's type of a feature is one of categories."""
+    if kind is None or isinstance(kind, str):
+        return kind is not None and ("nominal" in kind or kind == "ordinal")
+    return any(isinstance(name, str) for name in kind)
+
+
+class ExplainableBoostingClassifier(
+    _Boosting, TreeClassifier, wraps=glassbox.ExplainableBoostingClassifier
+):
+    """A sum of functions of few features that tells classes apart: see `_Boosting`."""
+
+    def decision_function(self, X: Any, fhe: str = "disable") -> np.ndarray:
+        """The scores of rows: see `predict_proba`.
+
+        Returns
+        -------
+        numpy.ndarray of float64, shape (rows,) for two classes, or (rows, classes)
+        """
+        scores = self._raw(X, fhe)
+        return scores[:, 0] if scores.shape[1] == 1 else scores
+
+
+class ExplainableBoostingRegressor(
+    _Boosting, TreeRegressor, wraps=glassbox.ExplainableBoostingRegressor
+):
+    """A sum of functions of few features that gives values: see `_Boosting`."""
