@@ -26,7 +26,8 @@ def measure(folder: Path, job: dict[str, Any]) -> dict[str, float]:
             arrays[name] for name in ("x_train", "x_test", "y_train", "y_test")
         )
     model = getattr(peer, job["estimator"])(**job["params"])
-    model._fhe_ensembling = True  # noqa: SLF001: the peer has no other switch for it
+    # The peer has no other switch for it.
+    model._fhe_ensembling = True  # noqa: SLF001
     model.fit(x_train, y_train)
     circuit = model.compile(x_train, p_error=2**-40)
     found = {
