@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -12,9 +11,9 @@ from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
-from cipherlearn.errors import InvalidParameterError, InvalidTypeError, UnknownKeyError
-from cipherlearn.quantization.quantizers import check_bits
+from cipherlearn.errors import InvalidParameterError, InvalidTypeError
 from cipherlearn.sklearn._base import EncryptedEstimator, EstimatorNotFittedError, check_choice
+from cipherlearn.sklearn.trees.bits import TreeBits, choose_bits
 from cipherlearn.sklearn.trees.encoding import FeatureCode
 from cipherlearn.sklearn.trees.ensemble import TreeEnsemble
 from cipherlearn.sklearn.trees.grid import feature_code, threshold_codes, used_codes
@@ -23,12 +22,6 @@ from cipherlearn.sklearn.trees.module import TreeModule
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-#: Most bits of a feature: its unary code has a ciphertext for each state.
-MOST_INPUT_BITS = 12
-
-#: Most bits of a leaf.
-MOST_LEAF_BITS = 16
-
 #: Dtypes of columns that hold categories.
 _CATEGORIES = frozenset({"category", "object", "str", "string"})
 
@@ -36,56 +29,15 @@ INPUTS = ("grid", "used-thresholds")
 ENSEMBLING = ("server", "client")
 
 
-@dataclass(frozen=True)
-class TreeBits:
-    """Bits of features and of leaves.
-
-    Parameters
-    ----------
-    inputs, leaves : int
-    """
-
-    inputs: int
-    leaves: int
-
-    @classmethod
-    def of(cls, n_bits: Any, more: int = 0) -> TreeBits:
-        """Bits as users give them: one number, or a dictionary.
-
-        Parameters
-        ----------
-        n_bits : int or dict
-        more : int, default=0
-            Bits that leaves have beyond those of the features, where nothing else is said.
-
-        Raises
-        ------
-        InvalidParameterError, InvalidTypeError, UnknownKeyError
-            If it is neither, a number is out of range, or a key is missing or unknown.
-        """
-        if not isinstance(n_bits, dict):
-            bits = check_bits(n_bits, "n_bits", MOST_INPUT_BITS)
-            return cls(bits, min(bits + more, MOST_LEAF_BITS))
-        unknown = sorted(str(key) for key in n_bits if key not in {"op_inputs", "op_leaves"})
-        if unknown:
-            raise UnknownKeyError(
-                f"n_bits does not take the keys {unknown}; it takes 'op_inputs' and 'op_leaves'"
-            )
-        if "op_inputs" not in n_bits:
-            raise InvalidParameterError("n_bits lacks the mandatory key 'op_inputs'")
-        inputs = check_bits(n_bits["op_inputs"], "n_bits['op_inputs']", MOST_INPUT_BITS)
-        leaves = n_bits.get("op_leaves", min(inputs + more, MOST_LEAF_BITS))
-        return cls(inputs, check_bits(leaves, "n_bits['op_leaves']", MOST_LEAF_BITS))
-
-
 class TreeEstimator(EncryptedEstimator):
     """A tree ensemble of some library, trained on a grid of few states a feature.
 
     Parameters
     ----------
-    n_bits : int or dict, default=6
+    n_bits : int, dict or "auto", default=6
         Bits of the features (``op_inputs``: at most ``2**bits`` states each) and of the values in
-        the leaves (``op_leaves``; default: as many).
+        the leaves (``op_leaves``; default: as many). ``"auto"`` takes the fewest that lose at most
+        0.01 of accuracy or R2 on a quarter of the rows, which costs about ten trainings.
     inputs : {"grid", "used-thresholds"}, default="grid"
         What the client sends of each feature: a bit for each cut of the grid, which depends on the
         training data alone; or only for the cuts that some tree uses, which **tells the client the
@@ -104,6 +56,8 @@ class TreeEstimator(EncryptedEstimator):
         Its trees.
     codes_ : list of FeatureCode
         What the client sends of each feature.
+    n_bits_ : dict
+        ``op_inputs`` and ``op_leaves``.
     module_ : TreeModule
     """
 
@@ -178,9 +132,11 @@ class TreeEstimator(EncryptedEstimator):
         -------
         self
         """
-        bits = TreeBits.of(self.n_bits, self.more_leaf_bits)
         check_choice(self.inputs, "inputs", INPUTS)
         check_choice(self.ensembling, "ensembling", ENSEMBLING)
+        is_auto = isinstance(self.n_bits, str) and self.n_bits == "auto"
+        more = self.more_leaf_bits
+        bits = choose_bits(self, X, y, fit_params) if is_auto else TreeBits.of(self.n_bits, more)
         rows, targets = self._checked(X, y)
         categories = self._categorical(rows, fit_params)
         codes = [
@@ -197,6 +153,7 @@ class TreeEstimator(EncryptedEstimator):
         if self.inputs == "used-thresholds":
             codes = used_codes(self.ensemble_, codes)
         self.codes_ = codes
+        self.n_bits_ = bits.as_dict
         self.n_features_in_ = len(codes)
         sums = self.ensembling == "server"
         self.module_ = TreeModule(self.ensemble_, codes, bits.leaves, sums=sums)

@@ -90,6 +90,9 @@ class TreeEnsemble:
     n_features : int
     link : Link, default=Identity()
         What the scores mean.
+    known_categories : mapping of int to numpy.ndarray of float64, default={}
+        Feature -> the categories that the library knows, beside those that splits name. Others are
+        treated as missing values.
 
     Raises
     ------
@@ -101,6 +104,7 @@ class TreeEnsemble:
     base: np.ndarray
     n_features: int
     link: Link = field(default_factory=Identity)
+    known_categories: Mapping[int, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for number, tree in enumerate(self.trees):

@@ -66,7 +66,8 @@ def threshold_codes(
         Whether values may be missing.
     """
     found: list[list[float]] = [[] for _ in range(ensemble.n_features)]
-    categories: list[set[float]] = [set() for _ in range(ensemble.n_features)]
+    known = ensemble.known_categories
+    categories = [set(np.asarray(known.get(f, ())).tolist()) for f in range(ensemble.n_features)]
     for tree in ensemble.trees:
         for node in np.flatnonzero(tree.feature != LEAF).tolist():
             feature = int(tree.feature[node])

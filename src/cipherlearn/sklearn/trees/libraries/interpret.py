@@ -67,7 +67,12 @@ def _ensemble(model: Any, cells: int | None = None) -> TreeEnsemble:
         axis, function = summed(of_feature)
         trees.append(table_tree([axis], function))
     base = np.atleast_1d(np.asarray(model.intercept_, dtype=np.float64))
-    return TreeEnsemble(trees, base, len(model.feature_types_in_), _LINKS[model.link_]())
+    known = {
+        feature: np.array(sorted(_numbers(levels[0]).values()))
+        for feature, levels in enumerate(model.bins_)
+        if isinstance(levels[0], dict)
+    }
+    return TreeEnsemble(trees, base, len(model.bins_), _LINKS[model.link_](), known)
 
 
 def _terms(model: Any) -> Iterator[_Term]:

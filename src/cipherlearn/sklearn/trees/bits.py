@@ -1,0 +1,135 @@
+"""Bits of features and leaves: as users give them, or the fewest that cost hardly any accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.base import clone, is_classifier
+from sklearn.model_selection import train_test_split
+from sklearn.utils import _safe_indexing
+
+from cipherlearn.errors import InvalidParameterError, UnknownKeyError
+from cipherlearn.quantization.quantizers import check_bits
+
+#: Most bits of a feature: its unary code has a ciphertext for each state.
+MOST_INPUT_BITS = 12
+
+#: Most bits of a leaf.
+MOST_LEAF_BITS = 16
+
+#: Accuracy, or R2, that ``n_bits="auto"`` may lose on rows held out, and their share of all rows.
+MAX_DROP, HELD_OUT = 0.01, 0.25
+
+
+@dataclass(frozen=True)
+class TreeBits:
+    """Bits of features and of leaves.
+
+    Parameters
+    ----------
+    inputs, leaves : int
+    """
+
+    inputs: int
+    leaves: int
+
+    @classmethod
+    def of(cls, n_bits: Any, more: int = 0) -> TreeBits:
+        """Bits as users give them: one number, or a dictionary.
+
+        Parameters
+        ----------
+        n_bits : int or dict
+        more : int, default=0
+            Bits that leaves have beyond those of the features, where nothing else is said.
+
+        Raises
+        ------
+        InvalidParameterError, UnknownKeyError
+            If it is neither, a number is out of range, or a key is missing or unknown.
+        """
+        if isinstance(n_bits, str):
+            raise InvalidParameterError(
+                f"n_bits must be an integer, a dictionary or 'auto', not {n_bits!r}"
+            )
+        if not isinstance(n_bits, Mapping):
+            bits = check_bits(n_bits, "n_bits", MOST_INPUT_BITS)
+            return cls(bits, min(bits + more, MOST_LEAF_BITS))
+        unknown = sorted(str(key) for key in n_bits if key not in {"op_inputs", "op_leaves"})
+        if unknown:
+            raise UnknownKeyError(
+                f"n_bits does not take the keys {unknown}; it takes 'op_inputs' and 'op_leaves'"
+            )
+        if "op_inputs" not in n_bits:
+            raise InvalidParameterError("n_bits lacks the mandatory key 'op_inputs'")
+        inputs = check_bits(n_bits["op_inputs"], "n_bits['op_inputs']", MOST_INPUT_BITS)
+        leaves = n_bits.get("op_leaves", min(inputs + more, MOST_LEAF_BITS))
+        return cls(inputs, check_bits(leaves, "n_bits['op_leaves']", MOST_LEAF_BITS))
+
+    @property
+    def as_dict(self) -> dict[str, int]:
+        """As `of` takes them."""
+        return {"op_inputs": self.inputs, "op_leaves": self.leaves}
+
+
+#: What stands for the float model; what ``"auto"`` chooses from, the cheapest first.
+FINEST = TreeBits(10, 12)
+INPUTS, LEAVES = (2, 3, 4, 5, 6, 7, 8), (3, 4, 5, 6, 7, 8)
+
+
+def choose_bits(estimator: Any, X: Any, y: Any, fit_params: Mapping[str, Any]) -> TreeBits:
+    """The fewest bits with which an estimator scores nearly what it does with very many.
+
+    Few bits of the features make inputs small: the number of ciphertexts doubles with each. Few
+    bits of the leaves make sums narrow. Each is the smallest that loses at most `MAX_DROP` on rows
+    held out; if none does, the best of them.
+
+    Parameters
+    ----------
+    estimator : TreeEstimator
+        With any ``n_bits``; it is cloned.
+    X : array-like of shape (rows, features)
+    y : array-like of shape (rows,) or (rows, outputs)
+    fit_params : mapping
+        Those with an entry a row are divided with the rows.
+    """
+    count = len(y)
+    stratify = y if is_classifier(estimator) and _has_pairs(y) else None
+    parts = train_test_split(
+        np.arange(count), test_size=HELD_OUT, random_state=0, stratify=stratify
+    )
+    fitted, held = (np.sort(part) for part in parts)
+    params = {
+        name: _safe_indexing(value, fitted) if np.shape(value)[:1] == (count,) else value
+        for name, value in fit_params.items()
+    }
+
+    def score(bits: TreeBits) -> float:
+        trial = clone(estimator).set_params(n_bits=bits.as_dict)
+        trial.fit(_safe_indexing(X, fitted), _safe_indexing(y, fitted), **params)
+        return float(trial.score(_safe_indexing(X, held), _safe_indexing(y, held)))
+
+    aim = score(FINEST) - MAX_DROP
+    inputs = _first([TreeBits(bits, FINEST.leaves) for bits in INPUTS], score, aim).inputs
+    return _first([TreeBits(inputs, bits) for bits in LEAVES], score, aim)
+
+
+def _first(choices: Sequence[TreeBits], score: Callable[[TreeBits], float], aim: float) -> TreeBits:
+    """The first choice that reaches the aim, or else the best."""
+    best, most = choices[0], -np.inf
+    for bits in choices:
+        found = score(bits)
+        if found >= aim:
+            return bits
+        if found > most:
+            best, most = bits, found
+    return best
+
+
+def _has_pairs(y: Any) -> bool:
+    """Whether every class has rows enough for two parts."""
+    labels = np.asarray(y)
+    return labels.ndim == 1 and bool((np.unique(labels, return_counts=True)[1] > 1).all())

@@ -1,0 +1,69 @@
+"""Random trees, for the tests of everything that does not care which library grew them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cipherlearn.sklearn.trees.encoding import CategoricalCode, FeatureCode, OrdinalCode
+from cipherlearn.sklearn.trees.ensemble import LEAF, Tree, TreeEnsemble
+
+
+def codes_of(rng: np.random.Generator, features: int) -> list[FeatureCode]:
+    """Every third feature is categorical, every other of the rest may be missing."""
+    codes: list[FeatureCode] = []
+    for feature in range(features):
+        states = int(rng.integers(2, 8))
+        if feature % 3 == 2:
+            codes.append(CategoricalCode(np.arange(float(states))))
+        else:
+            cuts = np.sort(rng.normal(size=states)).astype(np.float32)
+            codes.append(OrdinalCode.between(cuts, ("refused", "own")[feature % 2]))
+    return codes
+
+
+def tree_of(
+    rng: np.random.Generator, codes: list[FeatureCode], depth: int, outputs: int = 1
+) -> Tree:
+    """A tree with splits in random order, whose leaves hold small integers."""
+    nodes: list[tuple[int, float, int, int, bool]] = []
+    values: list[np.ndarray] = []
+    categories: dict[int, frozenset[float]] = {}
+
+    def grow(level: int) -> int:
+        place = len(nodes)
+        nodes.append((LEAF, np.nan, LEAF, LEAF, False))
+        values.append(rng.integers(-7, 8, size=outputs))
+        if level == 0 or rng.random() < 0.2:
+            return place
+        values[place] = np.zeros(outputs, dtype=np.int64)
+        feature = int(rng.integers(len(codes)))
+        threshold, code = np.nan, codes[feature]
+        if isinstance(code, CategoricalCode):
+            chosen = rng.random(len(code.categories)) < 0.5
+            categories[place] = frozenset(code.categories[chosen].tolist())
+        elif isinstance(code, OrdinalCode):
+            threshold = float(rng.choice(code.cuts))
+        left, right = grow(level - 1), grow(level - 1)
+        nodes[place] = (feature, threshold, left, right, bool(rng.random() < 0.5))
+        return place
+
+    grow(depth)
+    feature, threshold, left, right, missing = map(np.array, zip(*nodes, strict=True))
+    table = np.stack(values).astype(np.int64)
+    return Tree(feature, threshold.astype(float), left, right, missing, table, categories)
+
+
+def ensemble_of(
+    rng: np.random.Generator, codes: list[FeatureCode], trees: int, depth: int, outputs: int = 1
+) -> TreeEnsemble:
+    """Several of them."""
+    grown = [tree_of(rng, codes, depth, outputs) for _ in range(trees)]
+    known = {f: c.categories for f, c in enumerate(codes) if isinstance(c, CategoricalCode)}
+    base = np.zeros(outputs, dtype=np.int64)
+    return TreeEnsemble(grown, base, len(codes), known_categories=known)
+
+
+def rows_of(rng: np.random.Generator, codes: list[FeatureCode], count: int) -> np.ndarray:
+    """Values of random states: missing ones where a feature may be missing."""
+    columns = [code.representatives[rng.integers(code.n_states, size=count)] for code in codes]
+    return np.stack(columns, axis=1)

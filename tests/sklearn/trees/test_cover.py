@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cipherlearn.circuit import count_lookups, evaluate
+from cipherlearn.sklearn.trees.cover import Cover, cover_ensemble
+from cipherlearn.sklearn.trees.encoding import FeatureCode, OrdinalCode
+from cipherlearn.sklearn.trees.ensemble import LEAF, Tree, TreeEnsemble
+from cipherlearn.sklearn.trees.program import SCORES, TERMS, build_circuit, linear_constant
+from tests.sklearn.trees.ensembles import codes_of, ensemble_of, rows_of
+
+
+def scores_of(cover: Cover, codes: list[FeatureCode], rows: np.ndarray) -> np.ndarray:
+    """What the circuit of a cover gives, with what the client adds."""
+    circuit = build_circuit(cover, codes)
+    pairs = zip(codes, rows.T, strict=True)
+    bits = np.concatenate([code.bits(code.states(c)) for code, c in pairs], axis=1)
+    inputs = [bits[:, None].astype(np.int64)] * len(circuit.inputs)
+    found = evaluate(circuit, *inputs)
+    assert not found.overflow_count
+    assert circuit.is_proved
+    return found.outputs[0][:, 0] + cover.base + linear_constant(cover, codes)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 2**32 - 1), st.integers(2, 6), st.integers(1, 6), st.integers(1, 3))
+def test_a_cover_gives_what_the_trees_give(seed: int, width: int, depth: int, outputs: int) -> None:
+    rng = np.random.default_rng(seed)
+    codes = codes_of(rng, int(rng.integers(1, 7)))
+    ensemble = ensemble_of(rng, codes, 3, depth, outputs)
+    rows = rows_of(rng, codes, 50)
+    cover = cover_ensemble(ensemble, codes, width)
+    np.testing.assert_array_equal(scores_of(cover, codes, rows), ensemble.raw_scores(rows))
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 2**32 - 1), st.integers(3, 6))
+def test_tables_have_the_width_that_is_asked_for(seed: int, width: int) -> None:
+    rng = np.random.default_rng(seed)
+    codes = codes_of(rng, 6)
+    cover = cover_ensemble(ensemble_of(rng, codes, 4, 4), codes, width)
+    circuit = build_circuit(cover, codes)
+    assert all(bits <= width for bits in count_lookups(circuit).by_width)
+    assert count_lookups(circuit).total == cover.n_lookups
+
+
+def full_tree(features: list[int], leaves: list[int]) -> Tree:
+    """A tree whose levels split on a feature each, at 0.5; rows that reach it go right."""
+    depth = len(features)
+    splits, nodes = 2**depth - 1, 2 ** (depth + 1) - 1
+    feature = [features[int(np.log2(n + 1))] if n < splits else LEAF for n in range(nodes)]
+    places = np.arange(nodes)
+    inner = places < splits
+    values = np.where(inner, 0, np.concatenate([np.zeros(splits, int), leaves]))
+    return Tree(
+        np.array(feature),
+        np.where(inner, 0.5, np.nan),
+        np.where(inner, 2 * places + 1, LEAF),
+        np.where(inner, 2 * places + 2, LEAF),
+        np.zeros(nodes, dtype=bool),
+        values[:, None],
+    )
+
+
+def single(tree: Tree, features: int) -> tuple[TreeEnsemble, list[FeatureCode]]:
+    codes: list[FeatureCode] = [OrdinalCode.between(np.array([0.5])) for _ in range(features)]
+    return TreeEnsemble([tree], np.zeros(1, dtype=np.int64), features), codes
+
+
+@pytest.mark.parametrize("depth", [2, 3, 4])
+def test_a_symmetric_tree_is_one_table(depth: int) -> None:
+    leaves = np.random.default_rng(depth).integers(-9, 9, size=2**depth).tolist()
+    ensemble, codes = single(full_tree(list(range(depth)), leaves), depth)
+    cover = cover_ensemble(ensemble, codes, depth)
+    assert cover.n_lookups == 1
+    assert len(cover.blocks[0].table) == 2**depth
+
+
+def test_trees_of_one_split_need_no_table() -> None:
+    trees = [full_tree([feature], [feature, 5]) for feature in (0, 1, 1)]
+    codes: list[FeatureCode] = [OrdinalCode.between(np.array([0.5])) for _ in range(2)]
+    ensemble = TreeEnsemble(trees, np.zeros(1, dtype=np.int64), 2)
+    cover = cover_ensemble(ensemble, codes, 2)
+    assert not cover.blocks
+    assert set(cover.linear) == {0, 1}
+
+
+def test_equal_codes_share_a_table() -> None:
+    first, second = full_tree([0, 1], [1, 2, 3, 5]), full_tree([0, 1], [4, 0, 0, 1])
+    codes: list[FeatureCode] = [OrdinalCode.between(np.array([0.5])) for _ in range(2)]
+    cover = cover_ensemble(TreeEnsemble([first, second], np.zeros(1, np.int64), 2), codes, 2)
+    assert cover.n_lookups == 1
+
+
+def test_a_leaf_that_is_taken_from_all_others_needs_no_table() -> None:
+    # Below the root's left side: a leaf, and a pair behind another split.
+    tree = Tree(
+        np.array([0, 1, LEAF, 2, LEAF, LEAF, LEAF]),
+        np.array([0.5, 0.5, np.nan, 0.5, np.nan, np.nan, np.nan]),
+        np.array([1, 3, LEAF, 5, LEAF, LEAF, LEAF]),
+        np.array([2, 4, LEAF, 6, LEAF, LEAF, LEAF]),
+        np.zeros(7, dtype=bool),
+        np.array([[0], [0], [7], [0], [3], [1], [2]]),
+    )
+    ensemble, codes = single(tree, 3)
+    rows = np.array([[a, b, c] for a in (0, 1) for b in (0, 1) for c in (0, 1)], dtype=float)
+    cover = cover_ensemble(ensemble, codes, 3)
+    assert cover.n_lookups == 1
+    np.testing.assert_array_equal(scores_of(cover, codes, rows), ensemble.raw_scores(rows))
+
+
+def test_results_may_come_one_by_one() -> None:
+    rng = np.random.default_rng(5)
+    codes = codes_of(rng, 5)
+    ensemble = ensemble_of(rng, codes, 3, 3, outputs=2)
+    cover = cover_ensemble(ensemble, codes, 4)
+    circuit = build_circuit(cover, codes, sums=False)
+    sizes = {
+        n: node.size for n, node in zip(circuit.output_names, circuit.output_nodes, strict=True)
+    }
+    assert sizes[TERMS] == cover.n_lookups
+    assert sizes.get(SCORES, 2) == 2

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cipherlearn.sklearn.trees.encoding import CategoricalCode, FeatureCode, OrdinalCode
+from tests.sklearn.trees.ensembles import codes_of
+
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+@given(SEEDS)
+def test_every_function_of_the_state_is_linear_in_the_bits(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    for code in codes_of(rng, 6):
+        function = rng.integers(-50, 50, size=(code.n_states, 2))
+        coefficients, constant = code.coefficients(function)
+        bits = code.bits(np.arange(code.n_states))
+        assert bits.shape == (code.n_states, code.n_bits)
+        np.testing.assert_array_equal(bits @ coefficients + constant, function)
+        assert not bits[0].any()
+
+
+@given(SEEDS)
+def test_representatives_are_in_their_state(seed: int) -> None:
+    for code in codes_of(np.random.default_rng(seed), 6):
+        assert code.states(code.representatives).tolist() == list(range(code.n_states))
+
+
+@given(
+    st.lists(
+        st.floats(-(2.0**90), 2.0**90, width=32, allow_subnormal=False), min_size=0, max_size=9
+    ),
+    st.booleans(),
+)
+def test_states_between_any_cuts_have_points(cuts: list[float], missing: bool) -> None:
+    code = OrdinalCode.between(np.array(cuts), "own" if missing else "refused")
+    assert code.states(code.representatives).tolist() == list(range(code.n_states))
+
+
+def test_values_are_compared_in_single_precision() -> None:
+    cut = np.float32(0.1)
+    code = OrdinalCode.between(np.array([cut]))
+    assert code.states(np.array([0.1, np.nextafter(cut, np.float32(0))])).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("missing", "state"), [("own", 3), ("lowest", 0)], ids=["own bit", "as the lowest"]
+)
+def test_missing_values_have_a_state(missing: str, state: int) -> None:
+    code = OrdinalCode.between(np.array([1.0, 2.0]), missing)
+    assert code.states(np.array([np.nan, 5.0])).tolist() == [state, 2]
+    assert code.n_bits == 2 + (missing == "own")
+
+
+def test_categories_that_are_not_known_are_as_missing_values() -> None:
+    code = CategoricalCode(np.array([1.0, 4.0]))
+    assert code.states(np.array([4.0, 2.0, np.nan, 1.0, 9.0])).tolist() == [2, 0, 0, 1, 0]
+
+
+@given(SEEDS)
+def test_merged_states_are_still_told_apart(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    for code in codes_of(rng, 6):
+        functions = rng.random((2, code.n_states)) < 0.5
+        functions[:, rng.integers(code.n_states)] = functions[:, 0]
+        merged = code.merged(functions)
+        assert merged.n_bits <= code.n_bits
+        states = merged.states(code.representatives)
+        _check_told_apart(functions, states, merged)
+
+
+def _check_told_apart(functions: np.ndarray, states: np.ndarray, merged: FeatureCode) -> None:
+    for state in range(merged.n_states):
+        columns = functions[:, states == state]
+        assert (columns == columns[:, :1]).all()
