@@ -11,7 +11,7 @@ from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
-from cipherlearn.errors import InvalidParameterError, InvalidTypeError
+from cipherlearn.errors import InvalidParameterError, InvalidTypeError, UnknownKeyError
 from cipherlearn.sklearn._base import EncryptedEstimator, EstimatorNotFittedError, check_choice
 from cipherlearn.sklearn.trees.bits import TreeBits, choose_bits
 from cipherlearn.sklearn.trees.encoding import FeatureCode
