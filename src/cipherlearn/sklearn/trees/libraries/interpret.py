@@ -130,6 +130,15 @@ class _Boosting(TreeEstimator):
     def read(model: Any) -> TreeEnsemble:
         return _ensemble(model)
 
+    def __getattr__(self, name: str) -> Any:
+        found = super().__getattr__(name)
+        if name != "feature_names_in_":
+            return found
+        # interpret makes names up where it is given none; scikit-learn has none then.
+        if list(found) == [f"feature_{place:04}" for place in range(len(found))]:
+            raise AttributeError("the rows of training had no names of features")
+        return np.asarray(found, dtype=object)
+
     def _encrypted(self, model: Any) -> TreeEnsemble:
         return _ensemble(model, 2 ** check_bits(self.pair_bits, "pair_bits", MOST_PAIR_BITS))
 
