@@ -182,9 +182,8 @@ def test_data_frames_with_categories() -> None:
     assert np.corrcoef(model.predict(X), own.predict(X))[0, 1] > 0.94
     typed = regressor(interactions=0, feature_types=[None, None, None, ["x", "y", "z", "w"]])
     assert typed.fit(X, score).feature_types_in_[3] == "ordinal"
-    np.testing.assert_allclose(
-        typed.predict(X), regressor(interactions=0).fit(X, score).predict(X), atol=0.3
-    )
+    untyped = regressor(interactions=0).fit(X, score)
+    assert np.corrcoef(typed.predict(X), untyped.predict(X))[0, 1] > 0.95
 
 
 @pytest.mark.parametrize("with_rows", [False, True])
