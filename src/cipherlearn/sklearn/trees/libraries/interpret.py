@@ -47,10 +47,12 @@ def _ensemble(model: Any, cells: int | None = None) -> TreeEnsemble:
     cells : int, optional
         How many cells the table of a pair may have. Default: as many as it has.
     """
+    if model.link_ == "monoclassification":
+        raise ModelError("all labels are of one class; a classifier needs two classes at least")
     if model.link_ not in _LINKS:
         raise ModelError(
-            f"the model's link is {model.link_!r}; {', '.join(sorted(_LINKS))} are supported "
-            "(a classifier needs two classes at least)"
+            f"the link {model.link_!r} of objective {model.objective!r} is not supported; "
+            f"{', '.join(sorted(_LINKS))} are"
         )
     single: dict[int, list[tuple[Axis, np.ndarray]]] = {}
     trees = []
@@ -111,18 +113,19 @@ class _Boosting(TreeEstimator):
     Parameters
     ----------
     n_bits, inputs, ensembling
-        As for all trees: see `TreeEstimator`. Scores have four bits more than features by default.
-    pair_bits : int, default=5
+        As for all trees: see `TreeEstimator`. Scores have two bits more than features by default.
+    pair_bits : int, default=4
         Bits of the table that stands for a pair of features: at most ``2**pair_bits`` cells, and
-        what is additive in the pair is kept in full. Each bit about doubles the time of a look-up.
+        what is additive in the pair is kept in full. Each bit about doubles the time of a row.
+        With more than six, a pair is several look-ups.
 
     The other parameters are interpret's.
     """
 
     #: They cost next to nothing: no look-up reads them.
-    more_leaf_bits = 4
+    more_leaf_bits = 2
 
-    own_parameters: ClassVar[Mapping[str, Any]] = {**TreeEstimator.own_parameters, "pair_bits": 5}
+    own_parameters: ClassVar[Mapping[str, Any]] = {**TreeEstimator.own_parameters, "pair_bits": 4}
 
     pair_bits: Any
 
