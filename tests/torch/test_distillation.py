@@ -104,9 +104,9 @@ def test_outputs_that_the_client_adds_are_trained_as_their_sum() -> None:
     net, x = mlp(), normal(400, 16)
     quantization = converter(net, x, 2, bypass="outputs")
     module = quantization.quantize_module(x)
-    student = Student(module, Teacher.of(quantization, [x]), 0)
+    student = Student(module, Teacher.of(quantization, [x]), training(40, 0))
     assert [target.shape for target in student.teacher.targets] == [(400, 4)]
-    student.train(1e-2, 0.1, 40)
+    student.train(1e-2, 0.1)
     learned = Replay(quantization, student.learned()).quantize_module(x)
     assert len(learned.circuit.outputs) == 3
     assert not same_weights(module, learned)
