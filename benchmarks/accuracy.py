@@ -49,8 +49,12 @@ MNIST_SETTINGS = (
     ),
 )
 
-#: The same network after distillation.
-DISTILLED_SETTING = Target({"op_weights": 5, "op_inputs": 4}, 4, 0.9660, 1.0e10, (0.9565, 1.2e10))
+#: The same network after distillation: as it is by default, and with the linear part of the scores
+#: sent beside them, which tells the client more of the model.
+DISTILLED_SETTINGS = tuple(
+    Target({"op_weights": 5, "op_inputs": 4}, 4, 0.9660, 1.0e10, (0.9565, 1.2e10), bypass=bypass)
+    for bypass in ("hidden", "outputs")
+)
 
 #: Digits 64-32-32-10, float accuracy 0.969. The target holds for the mean of several networks too.
 DIGITS_SETTING = Target(4, 4, 0.964, 1.0e10, (0.958, 1.2e10))
@@ -94,10 +98,10 @@ def _mnist(case: Case) -> Iterator[Figure | Note]:
         module = setting.quantized(case)
         seconds = time.perf_counter() - start
         yield from _points(name, case, module, setting, MOST_OVERFLOWS)
-        simulated = case.accuracy(module.forward(case.x_test, fhe="simulate"))
-        yield Figure(f"{name}: simulated accuracy", simulated)
+        yield Figure(f"{name}: simulated accuracy", _simulated(case, module))
         yield Figure(f"{name}: quantization (s)", seconds, at_most=MOST_SECONDS)
-    yield from _distilled(network, case, DISTILLED_SETTING)
+    for setting in DISTILLED_SETTINGS:
+        yield from _distilled(network, case, setting)
     yield from _automatic(network, case, MOST_AUTO_SECONDS)
 
 
@@ -105,13 +109,30 @@ def _digits() -> Iterator[Figure]:
     network, setting = "digits 64-32-32-10", DIGITS_SETTING
     case = digits_mlp()
     yield Figure(f"{network}: float accuracy", case.float_accuracy)
-    yield from _points(f"{network}, {setting}", case, setting.quantized(case), setting)
+    module = setting.quantized(case)
+    yield from _points(f"{network}, {setting}", case, module, setting)
+    yield Figure(f"{network}, {setting}: simulated accuracy", _simulated(case, module))
     cases = digits_mlps()
     floats = statistics.mean(case.float_accuracy for case in cases)
     yield Figure(f"{network}: float accuracy, mean of {NETWORKS} networks", floats)
-    scores = [case.accuracy(setting.quantized(case).forward(case.x_test)) for case in cases]
-    name = f"{network}, {setting}: accuracy, mean of {NETWORKS} networks"
-    yield Figure(name, statistics.mean(scores), at_least=setting.least_accuracy)
+    clear, simulated = [], []
+    for case in cases:
+        module = setting.quantized(case)
+        clear.append(case.accuracy(module.forward(case.x_test)))
+        simulated.append(_simulated(case, module))
+    mean = f"mean of {NETWORKS} networks"
+    name = f"{network}, {setting}"
+    yield Figure(
+        f"{name}: accuracy, {mean}", statistics.mean(clear), at_least=setting.least_accuracy
+    )
+    yield Figure(f"{name}: simulated accuracy, {mean}", statistics.mean(simulated))
+
+
+def _simulated(case: Case, module: QuantizedModule) -> float:
+    """Accuracy on test rows with the errors of encrypted execution; compiles what is not."""
+    if not module.is_compiled:
+        module.compile()
+    return case.accuracy(module.forward(case.x_test, fhe="simulate"))
 
 
 def _table(name: str, case: Case) -> Iterator[Figure | Note]:
@@ -137,8 +158,7 @@ def _distilled(network: str, case: Case, setting: Target) -> Iterator[Figure]:
     module = distill(setting.converter(case), case.calibration)
     seconds = time.perf_counter() - start
     yield from _points(name, case, module, setting, MOST_OVERFLOWS)
-    simulated = case.accuracy(module.forward(case.x_test, fhe="simulate"))
-    yield Figure(f"{name}: simulated accuracy", simulated)
+    yield Figure(f"{name}: simulated accuracy", _simulated(case, module))
     yield Figure(f"{name}: quantization (s)", seconds)
 
 

@@ -7,7 +7,7 @@ import statistics
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -27,23 +27,28 @@ class Setting:
     n_bits : int or mapping of str to int
     kept : int
         Bits that rounding keeps, approximately, before each look-up.
+    bypass : {"hidden", "none", "outputs"}, default="hidden"
+        What goes around look-ups.
     """
 
     n_bits: int | Mapping[str, int]
     kept: int
+    bypass: str = field(default="hidden", kw_only=True)
 
     def __str__(self) -> str:
         """How tables name the setting."""
-        if isinstance(self.n_bits, int):
-            return f"n_bits {self.n_bits}, approximate {self.kept}"
-        bits = ", ".join(f"{name} {bits}" for name, bits in self.n_bits.items())
-        return f"{bits}, approximate {self.kept}"
+        bits = {"n_bits": self.n_bits} if isinstance(self.n_bits, int) else self.n_bits
+        parts = [f"{name} {bits}" for name, bits in bits.items()]
+        parts.append(f"approximate {self.kept}")
+        if self.bypass != "hidden":
+            parts.append(f"bypass {self.bypass}")
+        return ", ".join(parts)
 
     def converter(self, case: Case) -> PostTrainingLookupQuantization:
         """What quantizes the case's network with these bits."""
         model = NumpyModule(case.net, torch.tensor(case.calibration[:2]))
         rounding = {"n_bits": self.kept, "method": "approximate"}
-        return PostTrainingLookupQuantization(self.n_bits, model, rounding)
+        return PostTrainingLookupQuantization(self.n_bits, model, rounding, bypass=self.bypass)
 
     def quantized(self, case: Case) -> QuantizedModule:
         """The case's network with these bits: exporting it is a part of that."""

@@ -18,7 +18,9 @@ from cipherlearn.quantization.client_side import (
     split_head,
     split_tail,
     tail_inputs,
+    unused_name,
     with_encodings,
+    with_sums,
 )
 from tests.onnx_models import make_model, node, weights
 from tests.quantization.models import W2, B, Nodes, W, X, graph
@@ -133,3 +135,39 @@ def test_parts_are_read_back_as_they_were_written() -> None:
         graph_from_dict(saved)
     with pytest.raises(FormatError, match="damaged"):
         graph_from_dict({"nodes": []})
+
+
+def test_names_that_are_taken_are_not_used_again() -> None:
+    taken = {"a", "a_2"}
+    assert [unused_name(name, taken) for name in ("a", "b", "b")] == ["a_3", "b", "b_2"]
+    assert taken == {"a", "a_2", "a_3", "b", "b_2"}
+
+
+@pytest.mark.parametrize("has_tail", [False, True])
+def test_sums_of_some_outputs_come_before_the_tail(has_tail: bool) -> None:
+    nodes = [node("Softmax", ["u"], "p", name="u/sum", axis=-1), node("Add", ["u", "v"], "t")]
+    tail = None
+    outputs = ("v", "u")
+    if has_tail:
+        model = make_model(nodes, {"v": ["N", 2], "u": ["N", 2]}, ["p", "t", "u"])
+        tail = Graph.from_model(model)
+    body = Graph.from_model(
+        make_model(
+            [node("Identity", ["x"], name) for name in ("v", "u/rest", "u/around")],
+            {"x": ["N", 2]},
+            ["v", "u/rest", "u/around"],
+        )
+    )
+    found = with_sums(body, tail, outputs, {"u": ("u/rest", "u/around")})
+    assert found is not None
+    assert len({one.name for one in found.nodes}) == len(found.nodes)
+    v, rest, around = (weights(3, 2, seed=seed) for seed in range(3))
+    results = execute(graph_from_dict(graph_to_dict(found)), v, rest, around)
+    u = rest + around
+    wanted = [v, u]
+    if has_tail:
+        powers = np.exp(u)
+        wanted = [powers / powers.sum(-1, keepdims=True), u + v, u]
+    for result, known in zip(results, wanted, strict=True):
+        np.testing.assert_allclose(result, known, rtol=1e-5)
+    assert with_sums(body, tail, outputs, {}) is tail

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from cipherlearn.quantization import QuantizationOptions, QuantizedArray
 from cipherlearn.quantization.grid import observed_range
-from cipherlearn.quantization.shared_grid import CommonGrid, CommonScale
+from cipherlearn.quantization.quantized_array import Entries
+from cipherlearn.quantization.shared_grid import CommonGrid, CommonScale, SideBySide
 from tests.quantization.quantize import normal
 
 OPTIONS = QuantizationOptions(6, is_signed=True)
@@ -130,3 +131,28 @@ def test_integers_that_lie_on_the_grid_stay_as_they_are() -> None:
     assert common.quantizer == grid
     assert common.quantize(held, 1) is held
     np.testing.assert_array_equal(common.result(held.qvalues).dequant(), held.values)
+
+
+def test_side_by_side_operands_keep_their_grids() -> None:
+    looked_up, fresh = reals(0, 3.0), on_grid(normal(40, 2).astype(np.float64), 6)
+    first = SideBySide.of({0: looked_up}, QuantizationOptions(4))
+    codes = first.result(first.quantize(looked_up, 0).qvalues)
+    both = SideBySide.of({0: codes, 1: fresh}, QuantizationOptions(4))
+    assert both.quantize(codes, 0) is codes
+    assert both.quantize(fresh, 1) is fresh
+    joined = both.result(np.concatenate([codes.qvalues, fresh.qvalues], axis=-1))
+    np.testing.assert_allclose(joined.values, np.concatenate([codes.values, fresh.values], -1))
+    assert joined.entries is not None
+    assert joined.entries.noisy.tolist() == [True] * 3 + [False] * 2
+    assert joined.entries.lo.tolist() == [0, 0, 0, -32, -32]
+    assert joined.entries.hi.tolist() == [15, 15, 15, 31, 31]
+    assert joined.entries.extents.tolist() == [15.0] * 3 + [63.0] * 2
+    assert joined.quantizer.integer_limits == (-32, 31)
+    assert joined.move(lambda array: array[:, ::-1]).entries is None
+
+
+def test_entries_that_do_not_differ() -> None:
+    alike = Entries.alike(3, True, (-2, 5))
+    assert alike.noisy.all()
+    assert alike.extents.tolist() == [7.0] * 3
+    assert Entries.joined([alike, alike]).lo.tolist() == [-2] * 6

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from cipherlearn.circuit import simulate
+from cipherlearn.circuit import count_lookups, simulate
 from cipherlearn.engines import CompileOptions, get_engine
 from cipherlearn.errors import InvalidParameterError, InvalidTypeError
 from cipherlearn.quantization import (
@@ -104,9 +104,9 @@ def test_outputs_that_the_client_adds_are_trained_as_their_sum() -> None:
     net, x = mlp(), normal(400, 16)
     quantization = converter(net, x, 2, bypass="outputs")
     module = quantization.quantize_module(x)
-    student = Student(module, Teacher.of(quantization, [x]), 0)
+    student = Student(module, Teacher.of(quantization, [x]), training(40, 0))
     assert [target.shape for target in student.teacher.targets] == [(400, 4)]
-    student.train(1e-2, 0.1, 40)
+    student.train(1e-2, 0.1)
     learned = Replay(quantization, student.learned()).quantize_module(x)
     assert len(learned.circuit.outputs) == 3
     assert not same_weights(module, learned)
@@ -156,6 +156,25 @@ def test_accumulators_stay_within_their_ranges(bounds: str) -> None:
     assert trained.circuit.is_proved == analytic.circuit.is_proved
     largest = [[np.abs(w).max() for w in weights_of(m)] for m in (analytic, trained)]
     assert (np.array(largest[1]) <= largest[0]).all()
+
+
+def test_learned_weights_of_codes_stay_within_proved_ranges() -> None:
+    torch.manual_seed(1)
+    layers = [nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3)]
+    net, x = nn.Sequential(*layers).eval(), normal(100, 6)
+    quantization = converter(net, x, 4, bounds="proved")
+    analytic = quantization.quantize_module(x)
+    assert "hidden" in analytic.bypassed.values()
+    student = Student(analytic, Teacher.of(quantization, [x]), training(10))
+    student.train(0.05, 0.1)
+    trained = Replay(quantization, student.learned()).quantize_module(x)
+    assert not same_weights(analytic, trained)
+    assert trained.circuit.is_proved
+    # On other grids than those that weights were learned for, codes would be looked up once more.
+    assert count_lookups(trained.circuit).total == count_lookups(analytic.circuit).total
+    quantization.quantize_module(x)
+    with pytest.raises(InvalidParameterError, match="learned for another module"):
+        Replay(quantization, student.learned())
 
 
 def test_what_cannot_be_distilled() -> None:

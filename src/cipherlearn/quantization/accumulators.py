@@ -15,6 +15,7 @@ from scipy.special import gamma
 from scipy.stats import gennorm
 
 from cipherlearn.circuit import Interval, IntValue
+from cipherlearn.ops._integer import Affine
 from cipherlearn.quantization.n_bits import Rounding
 
 #: Share of accumulators that is expected outside of an observed range, on each side.
@@ -274,3 +275,16 @@ def squeezed(value: Any) -> Any:
     """Arrays of one entry as plain numbers."""
     array = np.asarray(value)
     return array.reshape(-1)[0].item() if array.size == 1 else array
+
+
+def same_steps(left: Affine, right: Affine) -> bool:
+    """Whether integers stand for the same real values."""
+    pairs = ((left.scale, right.scale), (left.zero_point, right.zero_point))
+    return all(np.array_equal(squeezed(one), squeezed(other)) for one, other in pairs)
+
+
+def fits_sample(observed: tuple[int, ...], proved: tuple[int, ...]) -> bool:
+    """Whether observed ranges belong to the channels of one row."""
+    return len(observed) == len(proved) and all(
+        extent in (1, known) for extent, known in zip(observed, proved, strict=True)
+    )

@@ -286,7 +286,11 @@ class CircuitModel(ABC):
         return [None if value is None else next(arrays) for value in x]
 
     def dequantize_output(self, *q_y: np.ndarray) -> Any:
-        """Real outputs of integer outputs: float64, or a tuple of arrays."""
+        """Real outputs of integer outputs: float64, or a tuple of arrays.
+
+        What the client adds or computes on its own comes after it: with several outputs, that is
+        ``post_processing(*dequantize_output(*decrypted))``.
+        """
         if len(q_y) != len(self.output_quantizers):
             raise InvalidShapeError(
                 f"{len(q_y)} arrays were given; the model has {len(self.output_quantizers)} outputs"

@@ -199,10 +199,30 @@ def _is_public(node: Node, constants: Collection[str]) -> bool:
     return len(read) == 1 and read.isdisjoint(constants) and "." not in node.op
 
 
+def unused_name(wanted: str, taken: set[str]) -> str:
+    """A name like the wanted one that nothing has; it is taken from then on.
+
+    Parameters
+    ----------
+    wanted : str
+    taken : set of str
+        Grows by the name.
+    """
+    name, number = wanted, 1
+    while name in taken:
+        number += 1
+        name = f"{wanted}_{number}"
+    taken.add(name)
+    return name
+
+
 def with_sums(
-    graph: Graph, tail: Graph | None, sums: Mapping[str, tuple[str, ...]]
+    graph: Graph,
+    tail: Graph | None,
+    outputs: tuple[str, ...],
+    sums: Mapping[str, tuple[str, ...]],
 ) -> Graph | None:
-    """The tail with outputs that are sums of two: the client adds them first.
+    """The tail for outputs that are sums of several: the client adds them first.
 
     Parameters
     ----------
@@ -210,25 +230,23 @@ def with_sums(
         What is computed on encrypted data.
     tail : Graph or None
         What follows for the client, before there are sums.
+    outputs : tuple of str
+        What the client has after the sums.
     sums : mapping of str to tuple of str
-        Output -> what is added to it.
+        Output -> outputs of ``graph`` whose sum it is.
     """
     if not sums:
         return tail
-    whole = {name: f"{name}/whole" for name in sums}
-    added = [Node("Sum", total, (name, *sums[name]), (total,)) for name, total in whole.items()]
+    taken = {node.name for node in (() if tail is None else tail.nodes)}
+    added = [
+        Node("Sum", unused_name(f"{name}/sum", taken), names, (name,))
+        for name, names in sums.items()
+    ]
     infos = tuple(replace(info, shape=None) for info in graph.outputs)
     if tail is None:
-        parts = {name for names in sums.values() for name in names}
-        kept = (name for name in graph.output_names if name not in parts)
-        outputs = tuple(TensorInfo(whole.get(n, n), None, None) for n in kept)
-        return Graph(infos, outputs, tuple(added), {}, graph.opset)
-    nodes = [
-        replace(node, inputs=tuple(whole.get(name, name) for name in node.inputs))
-        for node in tail.nodes
-    ]
-    outputs = tuple(replace(info, name=whole.get(info.name, info.name)) for info in tail.outputs)
-    return replace(tail, inputs=infos, outputs=outputs, nodes=(*added, *nodes))
+        totals = tuple(TensorInfo(name, None, None) for name in outputs)
+        return Graph(infos, totals, tuple(added), {}, graph.opset)
+    return replace(tail, inputs=infos, nodes=(*added, *tail.nodes))
 
 
 def run_tail(tail: Graph, values: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:

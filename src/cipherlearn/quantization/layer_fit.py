@@ -25,6 +25,9 @@ MOST_BITS = 16
 #: Weights that fill a range are bounded by that range alone.
 LARGEST_WEIGHT = 2**MOST_BITS
 
+#: Weights of fresh inputs, beside inputs from look-ups, are about this large at most.
+LARGEST_FRESH = 2**11 - 1
+
 #: A range that rounding of the weights has widened is corrected this often at most.
 CORRECTIONS = 10
 #: By so much more than needed, so that few corrections are enough.
@@ -127,30 +130,43 @@ def _refitted(
     return np.where((norm > 0) & (refitted > 0), refitted, scale)
 
 
-def bits_to_round(layers: Sequence[Layer], limit: int, kept: int, proved: np.ndarray) -> int:
+def bits_to_round(
+    layers: Sequence[Layer], limit: int, kept: int, noisy: np.ndarray, proved: np.ndarray
+) -> int:
     """Bits that rounding takes off if a typical channel's largest weight is ``limit``.
+
+    Where only some inputs come from look-ups, that is the largest weight of these: they decide the
+    price, and those of fresh inputs with few levels (zeros and ones) are far larger.
 
     Parameters
     ----------
     layers : sequence of Layer
         The groups of one layer, which is rounded as a whole.
-    limit, kept, proved
+    limit : int
+    kept, noisy, proved
         As for `fit_to_range`.
     """
+    every = _typical_reach(layers, proved, np.ones_like(noisy))
+    typical = limit * every
+    if noisy.any() and not noisy.all():
+        own = _typical_reach(layers, proved, noisy)
+        typical = min(limit * (own or every), LARGEST_FRESH * every)
+    return max(1, min(round(np.log2((typical or 1.0) / (2**kept - 1))), MOST_BITS - kept))
+
+
+def _typical_reach(layers: Sequence[Layer], proved: np.ndarray, chosen: np.ndarray) -> float:
+    """How far a typical channel reaches if its largest weight, of some inputs, is 1; 0 if none."""
     shares = []
     for layer in layers:
         wanted = layer.solution[0]
-        extents, largest = layer.extents(wanted, proved), np.abs(wanted).max(axis=1)
+        extents, largest = layer.extents(wanted, proved), np.abs(wanted * chosen).max(axis=1)
         alive = (extents > 0) & (largest > 0)
-        shares.append(limit * extents[alive] / largest[alive])
+        shares.append(extents[alive] / largest[alive])
     together = np.concatenate(shares)
-    typical = float(np.median(together)) if together.size else 1.0
-    return max(1, min(round(np.log2(typical / (2**kept - 1))), MOST_BITS - kept))
+    return float(np.median(together)) if together.size else 0.0
 
 
-def fit_to_range(
-    layer: Layer, lsbs: int, kept: int, noisy: bool | np.ndarray, proved: np.ndarray
-) -> Fit:
+def fit_to_range(layer: Layer, lsbs: int, kept: int, noisy: np.ndarray, proved: np.ndarray) -> Fit:
     """Weights whose accumulators fill the range that is rounded to ``kept`` bits.
 
     Parameters
@@ -160,7 +176,7 @@ def fit_to_range(
         Bits that rounding takes off: see `bits_to_round`.
     kept : int
         Bits that the look-up reads.
-    noisy : bool, or numpy.ndarray of bool of shape (inputs,)
+    noisy : numpy.ndarray of bool, shape (inputs,)
         Whether inputs come from look-ups: large weights amplify their noise.
     proved : numpy.ndarray of shape (inputs,), or of size 0
         Extents of the inputs, if no input may leave the range; observed ranges count otherwise.
@@ -173,7 +189,7 @@ def fit_to_range(
     extents = np.where(alive, extents, extents[alive].min())
     top = top_of_range(kept, lsbs)
     scale = extents / top
-    if np.any(noisy):
+    if noisy.any():
         norms = np.linalg.norm(wanted * noisy, axis=1)
         scale = np.maximum(scale, norms / (NOISE_CAP * np.median(norms[alive] / scale[alive])))
     integers = round_weights(wanted, hessian, scale, LARGEST_WEIGHT)
@@ -184,4 +200,9 @@ def fit_to_range(
             break
         scale = np.where(over, scale * SLACK * found / top, scale)
         integers[over] = round_weights(wanted[over], hessian, scale[over], LARGEST_WEIGHT)
+    if proved.size:
+        # A promise: rounded towards zero, no channel reaches farther than its share.
+        share = np.minimum(top / np.maximum(layer.extents(integers, proved), 1.0), 1.0)
+        integers = np.fix(integers * share[:, None]).astype(np.int64)
+        scale = scale / share
     return Fit(integers, scale)

@@ -17,7 +17,7 @@ from cipherlearn.errors import CalibrationWarning, InvalidParameterError, warn
 from cipherlearn.onnx import Graph, Node
 from cipherlearn.ops._weights import WeightLayout
 from cipherlearn.quantization.base_quantized_op import numbers
-from cipherlearn.quantization.bypass import BYPASS, CODES, around_lookups
+from cipherlearn.quantization.bypass import BYPASS, around_lookups
 from cipherlearn.quantization.clipping import feature_quantizer, least_error_quantizer
 from cipherlearn.quantization.grid import observed_range
 from cipherlearn.quantization.layer_fit import (
@@ -70,11 +70,11 @@ class PostTrainingLookupQuantization(PostTrainingAffineQuantization):
         (results beyond it are wrong; they are counted), or one that no input can leave (wider, so
         rounding is coarser).
     bypass : {"hidden", "none", "outputs"}, default="hidden"
-        Which activations have their linear part go around the look-up, where rounding makes it
-        coarse: see `cipherlearn.quantization.bypass`. ``"outputs"`` takes those before the model's
-        outputs as well, which brings most and **tells the client more of the model**: the linear
-        part of an output becomes an output of its own, which the client adds, and whose weights a
-        few chosen inputs tell.
+        Which activations have their linear part go around the look-up, where approximate rounding
+        makes it coarse: see `cipherlearn.quantization.bypass`. ``"outputs"`` takes those before the
+        model's outputs as well, which brings most and **tells the client more of the model**: the
+        linear part of an output becomes an output of its own, which the client adds, and whose
+        weights a few chosen inputs tell.
     """
 
     needs_float_values = True
@@ -132,18 +132,27 @@ class PostTrainingLookupQuantization(PostTrainingAffineQuantization):
     def parts(self, graph: Graph, data: list[np.ndarray]) -> Parts:
         """The float model, with linear parts of activations around their look-ups."""
         parts = super().parts(graph, data)
-        return (
-            parts if self.bypass == "none" else around_lookups(parts, self.kept_after, self.bypass)
-        )
+        if self.bypass != "none":
+            parts = around_lookups(parts, self.bits_of, self.bypass)
+        if self.bypass == "outputs" and "outputs" not in parts.bypassed.values():
+            warn(
+                "bypass='outputs' changes nothing: no activation before an output of this model "
+                "is a rounded layer's, read by nothing but layers with weights of the size that "
+                "bypass takes. Leave the option out",
+                CalibrationWarning,
+            )
+        return parts
 
-    def kept_after(self, layer: str) -> int | None:
-        """Bits that look-ups read of a layer's accumulator; None if it is not rounded."""
+    def bits_of(self, layer: str) -> LayerBits:
+        """All bits of a layer."""
         rounding = self.rounding_of(layer)
-        return None if rounding is None else int(rounding.n_bits)
+        kept = None if rounding is None else int(rounding.n_bits)
+        exact = rounding is not None and rounding.exact
+        return LayerBits(self.weight_bits_of(layer), self.input_bits_of(layer), kept, exact)
 
     def input_bits_of(self, layer: str) -> int:
         """Bits of a layer's operand."""
-        own = self.layers.get(layer.removesuffix(CODES))
+        own = self.layers.get(layer)
         return super().input_bits_of(layer) if own is None else own.inputs
 
     def weight_bits_of(self, layer: str) -> int:
@@ -157,30 +166,13 @@ class PostTrainingLookupQuantization(PostTrainingAffineQuantization):
         The steps then are a part of their weights, which costs nothing. Whole numbers keep the grid
         that represents them.
         """
-        axes = {
-            int(reader.attributes["axis"])
-            if self.keeps_grids(reader, graph)
-            else _operand_axis(reader, name, graph)
-            for reader in graph.consumers(name)
-        }
+        axes = {_operand_axis(reader, name, graph) for reader in graph.consumers(name)}
         n_bits = self.n_bits_model_inputs
         whole = observed_range(values).bits_of_whole_numbers(QuantizationOptions(n_bits))
         if len(axes) != 1 or None in axes or whole or name in graph.output_names:
             return None
         (axis,) = axes
         return None if axis is None else feature_quantizer(values, n_bits, axis)
-
-    def keeps_grids(self, node: Node, graph: Graph) -> bool:
-        """Operands side by side do, where weights of linear layers run along them."""
-        (output,) = node.outputs
-        if node.op != "Concat" or output in graph.output_names:
-            return False
-        axis = int(node.attributes["axis"])
-        return all(
-            _operand_axis(reader, output, graph) == axis
-            or (self.keeps_grids(reader, graph) and int(reader.attributes["axis"]) == axis)
-            for reader in graph.consumers(output)
-        )
 
     def operand_quantizer(
         self, value: QuantizedArray, name: str, n_bits: int
@@ -220,13 +212,11 @@ class PostTrainingLookupQuantization(PostTrainingAffineQuantization):
             op.set_operand_quantizer(0, quantizer)
         integers = op.read_operands(operand)[0]
         layers = _layers(op, layout, reals, integers, target)
-        _warn_of_few_rows(op, layers[0])
         entries = integers.entries
         if entries is None:
-            count = layers[0].inputs.shape[1]
-            lowest, highest = integers.quantizer.integer_limits
-            extents = np.full(count, float(highest - lowest))
-            entries = Entries(np.full(count, op.follows_lookup), extents)
+            _warn_of_few_rows(op, layers[0])
+            count, limits = layers[0].inputs.shape[1], integers.quantizer.integer_limits
+            entries = Entries.alike(count, op.follows_lookup, limits)
         lsbs, fits = self._fits(op, layers, entries)
         matrix = np.stack([fit.integers for fit in fits])
         scale = np.concatenate([fit.scale for fit in fits])
@@ -250,7 +240,7 @@ class PostTrainingLookupQuantization(PostTrainingAffineQuantization):
             return None, [fit_least_error(layer, limit, op.follows_lookup) for layer in layers]
         proved = entries.extents if self.bounds == "proved" else np.zeros(0)
         kept = int(rounding.n_bits)
-        lsbs = bits_to_round(layers, limit, kept, proved)
+        lsbs = bits_to_round(layers, limit, kept, entries.noisy, proved)
         return lsbs, [fit_to_range(layer, lsbs, kept, entries.noisy, proved) for layer in layers]
 
 

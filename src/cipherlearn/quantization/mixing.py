@@ -15,6 +15,7 @@ from cipherlearn.errors import (
     EncryptedOperandError,
     InvalidParameterError,
     InvalidTypeError,
+    ModelError,
     NotCalibratedError,
     UnsupportedAttributeError,
 )
@@ -22,7 +23,9 @@ from cipherlearn.ops._integer import Affine, IntegerForm, add_bias
 from cipherlearn.quantization.accumulators import (
     AccumulatorPlan,
     Observed,
+    fits_sample,
     plan_accumulator,
+    same_steps,
     single,
     squeezed,
 )
@@ -90,6 +93,8 @@ class QuantizedMixingOp(QuantizedOp, is_utility=True):
         unless set.
     keeps_grids : bool
         Whether operands that stand side by side keep grids of their own. False unless set.
+    operand_bits_of : tuple of str
+        Layers that say how many bits an operand without a grid has. Empty unless set.
     fitted : FittedWeights or None
         Set where the constant operand was chosen for the integers of the encrypted one: its scale
         then takes that of the encrypted operand in.
@@ -106,6 +111,7 @@ class QuantizedMixingOp(QuantizedOp, is_utility=True):
         self.proves_range = False
         self.fitted: FittedWeights | None = None
         self.keeps_grids = False
+        self.operand_bits_of: tuple[str, ...] = ()
         self.joint: CommonScale | CommonGrid | SideBySide | None = None
         self._prepared_stats: dict[int, MinMaxQuantizationStats] = {}
         self._observed_inputs: tuple[np.ndarray, ...] | None = None
@@ -171,7 +177,7 @@ class QuantizedMixingOp(QuantizedOp, is_utility=True):
         self.plan = AccumulatorPlan.unchanged()
         found = self._observed_integers(q_inputs)
         general = found and self.proved_integers(q_inputs, sample_shapes)
-        if not found or not general or not _same_steps(found, general):
+        if not found or not general or not same_steps(found, general):
             return
         proved: Interval = general.integers.interval
         self.proved_range = proved.min, proved.max
@@ -181,6 +187,11 @@ class QuantizedMixingOp(QuantizedOp, is_utility=True):
             observed = observed.widened(proved)
         lsbs = None if self.fitted is None else self.fitted.lsbs
         self.plan = plan_accumulator(proved, observed, rounding, self._least_saving(), lsbs)
+        if self.proves_range and not self.plan.is_proved:
+            raise ModelError(
+                f"{self.op_instance_name} ({self.op_type()}): the weights reach farther than the "
+                "range that is rounded. Round to more bits, or give bounds='observed'"
+            )
 
     def _least_saving(self) -> float:
         """Bits that are worth a range which is only observed.
@@ -296,7 +307,7 @@ class QuantizedMixingOp(QuantizedOp, is_utility=True):
         for candidate in (axis, -2):
             if axis is not None and values.ndim >= 2:
                 observed = Observed.of(values, candidate)
-                if _fits(observed.lo.shape, sample):
+                if fits_sample(observed.lo.shape, sample):
                     return observed
         return Observed.of(values, None)
 
@@ -363,8 +374,10 @@ class QuantizedMixingOp(QuantizedOp, is_utility=True):
 
     def _common_grid(self, operands: Mapping[int, QuantizedArray]) -> CommonGrid | SideBySide:
         constants = self._joined_constants()
-        if self.keeps_grids and not constants:
-            return SideBySide.of(operands, self.input_quant_opts, int(self.attrs["axis"]))
+        if self.keeps_grids:
+            # Grids that weights were learned for stay.
+            given = self.joint if isinstance(self.joint, SideBySide) else None
+            return given or SideBySide.of(operands, self.input_quant_opts)
         own = self._operand_quantizers.get(next(iter(operands)))
         if own is not None and len(operands) == 1 and not constants:
             return CommonGrid(own)
@@ -379,8 +392,9 @@ class QuantizedMixingOp(QuantizedOp, is_utility=True):
         return position not in raw and self.constant_inputs[position] is not None
 
     def _constant(self, position: int, quantized: bool) -> Any:
-        if quantized and self.joint is not None and self._is_joined(position):
-            return self.joint.constant(self.constant_inputs[position])
+        joint = self.joint
+        if quantized and isinstance(joint, (CommonScale, CommonGrid)) and self._is_joined(position):
+            return joint.constant(self.constant_inputs[position])
         return super()._constant(position, quantized)
 
     def _prepared_range(self, q_input: QuantizedArray, position: int) -> MinMaxQuantizationStats:
@@ -463,6 +477,8 @@ class QuantizedMixingOp(QuantizedOp, is_utility=True):
             if isinstance(operand, QuantizedArray):
                 known = operand.quantizer
                 source = builder.input(f"operand_{place}", next(shapes), *known.integer_limits)
+                if operand.entries is not None:
+                    source = source.assume(operand.entries.lo, operand.entries.hi)
                 operands[place] = QuantizedArray(
                     operand.n_bits, source, False, options=known, stats=known, params=known
                 )
@@ -482,16 +498,3 @@ class QuantizedMixingOp(QuantizedOp, is_utility=True):
         if self.plan is None and self._observed_inputs is not None:
             self.calibrate_accumulator(*self._unobserved())
         return self.plan
-
-
-def _same_steps(left: Affine, right: Affine) -> bool:
-    """Whether integers stand for the same real values."""
-    pairs = ((left.scale, right.scale), (left.zero_point, right.zero_point))
-    return all(np.array_equal(squeezed(one), squeezed(other)) for one, other in pairs)
-
-
-def _fits(observed: tuple[int, ...], proved: tuple[int, ...]) -> bool:
-    """Whether observed ranges belong to the channels of one row."""
-    return len(observed) == len(proved) and all(
-        extent in (1, known) for extent, known in zip(observed, proved, strict=True)
-    )

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cipherlearn.errors import InvalidParameterError, InvalidTypeError, UnquantizedTensorError
-from cipherlearn.onnx import Graph, Node
+from cipherlearn.onnx import Graph
 from cipherlearn.quantization.base_quantized_op import QuantizedOp
 from cipherlearn.quantization.calibration import check_calibration_data
 from cipherlearn.quantization.client_side import split_tail
@@ -139,7 +139,15 @@ class ONNXConverter:
         check_rows(graph, data)
         parts = self.parts(graph, data)
         body = parts.body
-        walk = Walk(self, body, parts.data, parts.samples, parts.encodings)
+        walk = Walk(
+            self,
+            body,
+            parts.data,
+            parts.samples,
+            parts.encodings,
+            parts.plain,
+            parts.side_by_side,
+        )
         walk.run()
         self.quant_ops_dict, self.quant_params = walk.layers, walk.parameters
         return QuantizedModule.from_layers(
@@ -151,6 +159,7 @@ class ONNXConverter:
             calibration_data=parts.data,
             head=parts.head,
             tail=parts.tail,
+            bypassed=parts.bypassed,
             onnx_model=self.numpy_model.onnx_model if keep_onnx else None,
             numpy_model=self.numpy_model if keep_onnx else None,
         )
@@ -182,11 +191,6 @@ class ONNXConverter:
         """
         del name, graph, values
         return None
-
-    def keeps_grids(self, node: Node, graph: Graph) -> bool:
-        """Whether operands that a node puts side by side keep grids of their own."""
-        del node, graph
-        return False
 
     def options_for_inputs(self, n_bits: int, values: list[np.ndarray]) -> QuantizationOptions:
         """How operands with these calibration values are quantized: signed if one is negative."""

@@ -37,7 +37,14 @@ class Parts:
     encodings : frozenset of str
         Inputs of the body that hold zeros and ones only.
     sums : mapping of str to tuple of str
-        Output of the body -> outputs that the client adds to it.
+        What the client has after decryption -> outputs of the body whose sum it is.
+    plain : Graph or None
+        The body before activations went around look-ups; None where none did.
+    side_by_side : mapping of str to tuple of str
+        Nodes whose operands keep grids of their own -> the layers that read the result.
+    bypassed : mapping of str to str
+        Activations whose linear part goes around the look-up -> ``"hidden"``, or ``"outputs"``
+        where it is an output of its own.
     """
 
     head: Graph | None
@@ -47,9 +54,12 @@ class Parts:
     samples: Mapping[str, np.ndarray]
     encodings: frozenset[str]
     sums: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    plain: Graph | None = None
+    side_by_side: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    bypassed: Mapping[str, str] = field(default_factory=dict)
 
     def totals(self, outputs: Sequence[Any]) -> list[Any]:
-        """The outputs that sums are made of, as the client gets them: with what is added.
+        """What the client has after decryption: outputs of the body, added where there are sums.
 
         Parameters
         ----------
@@ -57,8 +67,8 @@ class Parts:
             One an output of the body.
         """
         named = dict(zip(self.body.output_names, outputs, strict=True))
-        for name, added in self.sums.items():
-            named[name] = sum((named.pop(part) for part in added), start=named[name])
+        for first, *others in self.sums.values():
+            named[first] = sum((named.pop(part) for part in others), start=named[first])
         return list(named.values())
 
 

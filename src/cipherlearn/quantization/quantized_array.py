@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import IO, TYPE_CHECKING, Any
 
@@ -29,18 +29,38 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Entries:
-    """What differs between entries of an axis.
+    """What differs between the entries of the last axis.
 
     Parameters
     ----------
     noisy : numpy.ndarray of bool
         Whether they come from look-ups.
-    extents : numpy.ndarray of float64
-        How far their integers reach, from the lowest to the highest.
+    lo, hi : numpy.ndarray of int64
+        Their smallest and largest integers.
     """
 
     noisy: np.ndarray
-    extents: np.ndarray
+    lo: np.ndarray
+    hi: np.ndarray
+
+    @classmethod
+    def alike(cls, count: int, noisy: bool, limits: tuple[int, int]) -> Entries:
+        """So many entries that do not differ."""
+        return cls(np.full(count, noisy), *(np.full(count, limit) for limit in limits))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Entries]) -> Entries:
+        """Those of arrays that stand side by side."""
+        return cls(
+            np.concatenate([part.noisy for part in parts]),
+            np.concatenate([part.lo for part in parts]),
+            np.concatenate([part.hi for part in parts]),
+        )
+
+    @property
+    def extents(self) -> np.ndarray:
+        """How far their integers reach, from the lowest to the highest."""
+        return (self.hi - self.lo).astype(np.float64)
 
 
 class QuantizedArray:
@@ -188,7 +208,7 @@ class QuantizedArray:
             return np.asarray(function(part.astype(np.float64))).astype(part.dtype)
 
         result = copy.copy(self)
-        result.quantizer = copy.copy(self.quantizer)
+        result.quantizer, result.entries = copy.copy(self.quantizer), None
         if not self.holds_integers:
             result.values, result.qvalues = follow(in_doubles, self.values), None
             return result

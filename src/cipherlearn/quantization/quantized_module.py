@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -80,6 +80,9 @@ class QuantizedModule(CircuitModel):
     input_quantizers, output_quantizers : list of UniformQuantizer
     fhe_circuit : Program or None
         The compiled circuit; None before `compile`.
+    bypassed : dict of str to str
+        Activations whose linear part goes around the look-up -> ``"hidden"``, or ``"outputs"``
+        where it is an output of its own, which tells the client more of the model.
     search : SearchResult or None
         What was measured, where ``n_bits="auto"`` found the bits.
     overflow_count : int
@@ -115,6 +118,7 @@ class QuantizedModule(CircuitModel):
         self.tail: Graph | None = None
         self.post_processing_params: dict[str, Any] = {}
         self.search: SearchResult | None = None
+        self.bypassed: dict[str, str] = {}
 
     @classmethod
     def from_layers(
@@ -130,6 +134,7 @@ class QuantizedModule(CircuitModel):
         numpy_model: Any,
         head: Graph | None = None,
         tail: Graph | None = None,
+        bypassed: Mapping[str, str] | None = None,
     ) -> QuantizedModule:
         """A module of calibrated layers: what converters make.
 
@@ -144,6 +149,8 @@ class QuantizedModule(CircuitModel):
             The float model, to compare with.
         head, tail : Graph, optional
             What the client computes before quantization, and after dequantization.
+        bypassed : mapping of str to str, optional
+            As the attribute.
         """
         module = cls(
             ordered_module_input_names, ordered_module_output_names, quant_layers_dict, onnx_model
@@ -153,6 +160,7 @@ class QuantizedModule(CircuitModel):
         module.input_shapes = tuple((1, *array.shape[1:]) for array in calibration_data)
         module.numpy_model = numpy_model
         module.head, module.tail = head, tail
+        module.bypassed = dict(bypassed or {})
         return module
 
     def _build_circuit(self) -> Circuit:
@@ -352,6 +360,14 @@ class QuantizedModule(CircuitModel):
             if isinstance(op, QuantizedMixingOp) and op.has_weights
         }
 
+    def operand_layers(self) -> frozenset[str]:
+        """Names of the layers whose operand bits say how many bits a look-up writes.
+
+        Other layers read integers that have their grid already.
+        """
+        ops = [op for _, op in self.quant_layers_dict.values() if isinstance(op, QuantizedMixingOp)]
+        return frozenset(name for op in ops for name in op.operand_bits_of)
+
     def trace(self, *x: np.ndarray) -> Trace:
         """Every intermediate tensor on given rows, in float and quantized, in the clear.
 
@@ -410,6 +426,7 @@ class QuantizedModule(CircuitModel):
             },
             "head": None if self.head is None else graph_to_dict(self.head),
             "tail": None if self.tail is None else graph_to_dict(self.tail),
+            "bypassed": dict(self.bypassed),
         }
 
     def dumps(self) -> str:
@@ -450,6 +467,8 @@ class QuantizedModule(CircuitModel):
             head, tail = data.get("head"), data.get("tail")
             module.head = None if head is None else graph_from_dict(head)
             module.tail = None if tail is None else graph_from_dict(tail)
+            bypassed = data.get("bypassed", {}).items()
+            module.bypassed = {str(name): str(where) for name, where in bypassed}
         except (KeyError, TypeError, AttributeError) as error:
             raise FormatError(f"the saved module is damaged: {error!r}") from error
         return module

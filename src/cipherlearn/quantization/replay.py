@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cipherlearn.errors import InvalidTypeError
+from cipherlearn.errors import InvalidParameterError, InvalidTypeError
 from cipherlearn.ops._weights import WeightLayout
 from cipherlearn.quantization.accumulators import expected_range, top_of_range
 from cipherlearn.quantization.lookup_aware import PostTrainingLookupQuantization, integer_weights
 from cipherlearn.quantization.mixing import FittedWeights, QuantizedMixingOp
-from cipherlearn.quantization.quantized_array import QuantizedArray
+from cipherlearn.quantization.quantized_array import Entries, QuantizedArray
 from cipherlearn.quantization.quantizers import (
     UniformQuantizer,
 )
@@ -89,11 +89,25 @@ class Replay(PostTrainingLookupQuantization):
     ) -> None:
         vars(self).update(vars(converter))
         self.learned = learned
+        ops = [op for _, op in converter.quant_ops_dict.values()]
+        if not all(any(layer.analytic is op for op in ops) for layer in learned.values()):
+            raise InvalidParameterError(
+                "the weights were learned for another module than the one that this converter "
+                "made last: quantize with it again, and learn from that"
+            )
+        #: Of operands side by side: the weights belong to these grids.
+        self.grids = {
+            op.op_instance_name: op.joint
+            for op in ops
+            if isinstance(op, QuantizedMixingOp) and op.keeps_grids
+        }
 
     def choose_weights(
         self, op: QuantizedMixingOp, operands: list[QuantizedArray], target: np.ndarray
     ) -> None:
         """Take the learned weights: see `PostTrainingLookupQuantization.choose_weights`."""
+        if op.keeps_grids:
+            op.joint = self.grids.get(op.op_instance_name)
         learned = self.learned.get(op.op_instance_name)
         if learned is None:
             super().choose_weights(op, operands, target)
@@ -149,8 +163,10 @@ def _excess(
     if fitted is None or not fitted.lsbs or rounding is None:
         return excess
     if op.proves_range:
-        lowest, highest = op.read_operands(operand)[0].quantizer.integer_limits
-        extents = np.abs(found).sum(axis=1) * float(highest - lowest)
+        read = op.read_operands(operand)[0]
+        limits, entries = read.quantizer.integer_limits, read.entries
+        known = entries or Entries.alike(found.shape[1], op.follows_lookup, limits)
+        extents = np.abs(found) @ known.extents
     else:
         scale = np.ravel(op.constant_inputs[1].quantizer.scale)
         lo, hi = expected_range(result, axes)

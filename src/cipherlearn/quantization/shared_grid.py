@@ -196,6 +196,9 @@ class CommonGrid:
 class SideBySide:
     """Operands that stand side by side, each on its own grid: who reads them has weights for each.
 
+    They are not operands of the user's model, but what `cipherlearn.quantization.bypass` writes:
+    rows of numbers that a ``Gemm`` reads.
+
     Parameters
     ----------
     parts : mapping of int to UniformQuantizer
@@ -211,50 +214,40 @@ class SideBySide:
     entries: Entries
 
     @classmethod
-    def of(
-        cls, operands: Mapping[int, QuantizedArray], options: QuantizationOptions, axis: int
-    ) -> SideBySide:
+    def of(cls, operands: Mapping[int, QuantizedArray], options: QuantizationOptions) -> SideBySide:
         """Choose the grids: for least squared error, unless operands are integers already.
 
         Parameters
         ----------
         operands : mapping of int to QuantizedArray
-            By position.
+            By position; they stand along the last of two axes.
         options : QuantizationOptions
             Bits of the integers.
-        axis : int
-            Along which they stand.
         """
         parts: dict[int, UniformQuantizer] = {}
-        scales, zeros, noisy, extents = [], [], [], []
+        scales, zeros, entries = [], [], []
         for position, operand in operands.items():
             values = np.asarray(numbers(operand))
+            is_looked_up = not _on_grid(operand)
             known = operand.quantizer
-            if not _on_grid(operand):
-                known = least_error_quantizer(values, options.n_bits, axis)
+            if is_looked_up:
+                known = least_error_quantizer(values, options.n_bits, -1)
             parts[position] = known
-            shape = [1] * values.ndim
-            shape[axis] = values.shape[axis]
-            scales.append(np.broadcast_to(known.scale, shape))
-            zeros.append(np.broadcast_to(known.zero_point, shape))
-            entries = operand.entries
-            if entries is None:
-                low, high = known.integer_limits
-                looked_up = np.full(shape[axis], not _on_grid(operand))
-                entries = Entries(looked_up, np.full(shape[axis], float(high - low)))
-            noisy.append(entries.noisy)
-            extents.append(entries.extents)
-        limits = [part.integer_limits for part in parts.values()]
-        low, high = min(lo for lo, _ in limits), max(hi for _, hi in limits)
+            count = values.shape[-1]
+            scales.append(np.broadcast_to(known.scale, (1, count)))
+            zeros.append(np.broadcast_to(known.zero_point, (1, count)))
+            own = operand.entries or Entries.alike(count, is_looked_up, known.integer_limits)
+            entries.append(own)
+        together = Entries.joined(entries)
+        low, high = int(together.lo.min()), int(together.hi.max())
         params = UniformQuantizationParameters(
-            np.concatenate(scales, axis), np.concatenate(zeros, axis), -low
+            np.concatenate(scales, -1), np.concatenate(zeros, -1), -low
         )
         bits = QuantizationOptions((high - low).bit_length(), is_signed=low < 0)
         stats = MinMaxQuantizationStats(
             max(part.rmax or 0.0 for part in parts.values()),
             min(part.rmin or 0.0 for part in parts.values()),
         )
-        together = Entries(np.concatenate(noisy), np.concatenate(extents))
         return cls(parts, UniformQuantizer(bits, stats, params), together)
 
     def quantize(self, operand: QuantizedArray, position: int) -> QuantizedArray:
@@ -264,10 +257,6 @@ class SideBySide:
             return operand
         reals = numbers(operand)
         return QuantizedArray(grid.n_bits, reals, options=grid, stats=grid, params=grid)
-
-    def constant(self, values: Any) -> Any:
-        """Constants have no grid of their own."""
-        return values
 
     def result(self, integers: Any) -> QuantizedArray:
         """Integers that come from the operands."""

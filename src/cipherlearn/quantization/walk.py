@@ -44,6 +44,10 @@ class Walk:
         Every tensor for one row.
     encodings : set of str, default=()
         Inputs that hold zeros and ones only.
+    plain : Graph, optional
+        Tells what reads the inputs of the model, and so their grids. Default: ``graph``.
+    side_by_side : mapping of str to tuple of str, default={}
+        Nodes whose operands keep grids of their own -> the layers that say how many bits they have.
 
     Attributes
     ----------
@@ -60,9 +64,13 @@ class Walk:
         data: list[np.ndarray],
         samples: Mapping[str, np.ndarray],
         encodings: Iterable[str] = (),
+        plain: Graph | None = None,
+        side_by_side: Mapping[str, tuple[str, ...]] | None = None,
     ) -> None:
         self.converter = converter
         self.graph = graph
+        self._plain = graph if plain is None else plain
+        self._side_by_side = side_by_side or {}
         self.layers: dict[str, tuple[tuple[str, ...], QuantizedOp]] = {}
         self.parameters: dict[str, Any] = {}
         self._shapes = {name: np.shape(value) for name, value in samples.items()}
@@ -72,7 +80,7 @@ class Walk:
         # Inputs, and what is one moved: quantized by the client.
         self._from_client = set(graph.input_names)
         self._floats.update(zip(graph.input_names, data, strict=True))
-        for names in _joined_inputs(graph):
+        for names in _joined_inputs(self._plain):
             together = np.concatenate([self._floats[name].reshape(-1) for name in names])
             for name in names:
                 if name in encodings:
@@ -87,7 +95,7 @@ class Walk:
         values = self._floats[name]
         own = None
         if together.size == values.size:
-            own = self.converter.feature_grids(name, self.graph, values)
+            own = self.converter.feature_grids(name, self._plain, values)
         return self.converter.quantize_input(together).quantizer if own is None else own
 
     def quantizers(self, names: tuple[str, ...]) -> list[UniformQuantizer]:
@@ -154,7 +162,9 @@ class Walk:
         _check_clear_operands(node, self._quantized, self.graph.opset)
         converter = self.converter
         by_client = self._from_client.issuperset(variable)
-        n_bits = converter.n_bits_model_inputs if by_client else converter.input_bits_of(node.name)
+        readers = self._side_by_side.get(node.name, (node.name,))
+        own_bits = max(map(converter.input_bits_of, readers))
+        n_bits = converter.n_bits_model_inputs if by_client else own_bits
         values = [np.asarray(self._quantized[name].values) for name in variable]
         options: dict[str, Any] = {
             "n_bits_output": converter.n_bits_model_outputs,
@@ -174,13 +184,16 @@ class Walk:
             op.feeds_lookup = self._is_looked_up(node.outputs[0])
             op.follows_lookup = not by_client
             op.read_elsewhere = self._read_elsewhere(node)
-            op.keeps_grids = converter.keeps_grids(node, self.graph)
+            op.keeps_grids = node.name in self._side_by_side
+            op.operand_bits_of = readers
         if not op.can_fuse() and not op.moves_elements():
             self._quantize_constants(op, node)
             for position, name in enumerate(node.inputs):
                 if name in self._quantized and _has_own_scale(op, position):
                     found = converter.operand_quantizer(self._quantized[name], name, n_bits)
                     op.set_operand_quantizer(position, found)
+                    if found is not None and isinstance(op, QuantizedMixingOp):
+                        op.operand_bits_of = ()
         return op
 
     def _integer_operands(self, node: Node) -> dict[int, np.dtype[Any]]:

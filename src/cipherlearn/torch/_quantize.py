@@ -73,6 +73,11 @@ class Request:
                 f"{named[0]} chooses weights anew, and import_qat=True takes them as they were "
                 "trained: give one of them"
             )
+        if self.bypass == "outputs" and not self.import_qat and not self._is_rounded:
+            raise InvalidParameterError(
+                "bypass='outputs' would change nothing: what goes around a look-up makes up for "
+                "rounding. Give rounding_threshold_bits, or leave bypass out"
+            )
         check_goal(self.max_drop, self.max_seconds)
         chosen = {"labels": self.labels, "max_seconds": self.max_seconds}
         given = [name for name, value in chosen.items() if value is not None]
@@ -101,6 +106,11 @@ class Request:
         if not isinstance(self.n_bits, str):
             return self.n_bits
         return QAT_BITS if self.import_qat else None
+
+    @property
+    def _is_rounded(self) -> bool:
+        """Whether accumulators are rounded, or may be."""
+        return self.rounding is not None or self._bits is None
 
     def _is_search(self, rounding: Rounding | None) -> bool:
         return self._bits is None or (rounding is not None and rounding.n_bits == AUTO)

@@ -291,7 +291,7 @@ class _Search(ABC):
         before = None
         while self._is_good(current) and current is not before:
             before = current
-            moves = list(self.space.moves(current.layers, self.step))
+            moves = list(self.space.moves(current.layers, self.step, current.operands))
             gains = {move: self._gained(move, before) for move in bar(moves, "changing layers")}
             for move in sorted(gains, key=lambda m: -gains[m]):
                 if gains[move] > 0 and self._gained(move, current) > 0:

@@ -35,6 +35,8 @@ class Point:
         Standard error of what the score loses against the float model's.
     layers : mapping of str to (bool, bool)
         For each layer with constant weights: whether it comes after a look-up, and before one.
+    operands : frozenset of str
+        The layers whose operand bits say how many bits a look-up writes.
     """
 
     candidate: Candidate
@@ -44,6 +46,7 @@ class Point:
     loss: float
     uncertainty: float = 0.0
     layers: Mapping[str, tuple[bool, bool]] = field(default_factory=dict, repr=False)
+    operands: frozenset[str] = field(default=frozenset(), repr=False)
 
     @property
     def merit(self) -> tuple[float, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from cipherlearn.quantization.n_bits import (
@@ -158,7 +158,12 @@ class SearchSpace:
         )
         return tuple(Candidate(each) for each in dict.fromkeys(bits))
 
-    def moves(self, layers: Mapping[str, tuple[bool, bool]], step: int) -> Iterator[Move]:
+    def moves(
+        self,
+        layers: Mapping[str, tuple[bool, bool]],
+        step: int,
+        operands: Collection[str] | None = None,
+    ) -> Iterator[Move]:
         """Changes that lead to candidates nearby.
 
         Parameters
@@ -167,6 +172,8 @@ class SearchSpace:
             Whether a layer comes after a look-up, and before one.
         step : int
             Bits that one layer gets more.
+        operands : collection of str, optional
+            The layers whose operand bits change anything. Default: all.
         """
         for layer, (follows, feeds) in layers.items():
             # Weights and inputs that meet fresh encryptions cost nothing.
@@ -174,7 +181,7 @@ class SearchSpace:
                 yield Move(layer, "kept", step)
             if follows and self.weights is None:
                 yield Move(layer, "weights", step)
-            if follows and self.inputs is None:
+            if follows and self.inputs is None and (operands is None or layer in operands):
                 yield Move(layer, "inputs", step)
             if feeds and self.exact is None:
                 yield Move(layer, "exact")

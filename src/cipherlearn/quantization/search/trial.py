@@ -43,7 +43,7 @@ class Price:
     ----------
     complexity, seconds
         As for `Point`; infinite if it cannot be compiled.
-    layers : mapping
+    layers, operands
         As for `Point`.
     module : QuantizedModule or None
         Quantized on all parts but the first.
@@ -56,6 +56,7 @@ class Price:
     layers: Mapping[str, tuple[bool, bool]]
     module: QuantizedModule | None
     reason: str = ""
+    operands: frozenset[str] = frozenset()
 
 
 class Trial:
@@ -122,7 +123,13 @@ class Trial:
         except (CompilationError, LookupWidthError) as error:
             return Price(np.inf, np.inf, {}, None, f"{candidate}: {error}")
         cost = estimate_cost(module.circuit, program)
-        return Price(cost.complexity, cost.estimated_seconds, module.weight_layers(), module)
+        return Price(
+            cost.complexity,
+            cost.estimated_seconds,
+            module.weight_layers(),
+            module,
+            operands=module.operand_layers(),
+        )
 
     def score(self, candidate: Candidate, price: Price) -> Point:
         """How good a candidate is that can be compiled: every row is scored by the other parts."""
@@ -147,6 +154,7 @@ class Trial:
             float(np.mean([[_loss(f, w) for f, w in pair] for pair in pairs])),
             self._uncertainty(draws),
             price.layers,
+            price.operands,
         )
 
     def _uncertainty(self, draws: Sequence[Sequence[np.ndarray]]) -> float:
