@@ -51,9 +51,6 @@ class EncryptedEstimator(BaseEstimator, ABC):  # type: ignore[misc]
     #: Parameters of the estimator itself, with their defaults.
     own_parameters: ClassVar[Mapping[str, Any]] = {}
 
-    #: Set by `fit`.
-    sklearn_model: Any = None
-
     def __init_subclass__(cls, *, wraps: type | None = None, **options: Any) -> None:
         super().__init_subclass__(**options)
         if wraps is not None:
@@ -81,13 +78,19 @@ class EncryptedEstimator(BaseEstimator, ABC):  # type: ignore[misc]
 
     def __getattr__(self, name: str) -> Any:
         # Only asked for what is not there: fitted attributes of the float model.
-        model = self.__dict__.get("sklearn_model")
+        model = self.__dict__.get("_float_model")
         if model is not None and name.endswith("_") and not name.startswith("_"):
             return getattr(model, name)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __sklearn_is_fitted__(self) -> bool:
         return "module_" in self.__dict__
+
+    @property
+    def sklearn_model(self) -> Any:
+        """The fitted float model; None before `fit`."""
+        # Kept under a private name: public attributes are for parameters, in scikit-learn's terms.
+        return self.__dict__.get("_float_model")
 
     @property
     def is_fitted(self) -> bool:
@@ -259,6 +262,11 @@ def _constructor(signature: inspect.Signature) -> Callable[..., None]:
 def _takes_any(cls: type) -> bool:
     parameters = inspect.signature(cls.__init__).parameters.values()  # type: ignore[misc]
     return any(p.kind is p.VAR_KEYWORD for p in parameters)
+
+
+def without_graph(values: Any) -> Any:
+    """Tensors as arrays; all else as it is."""
+    return values.detach().cpu().numpy() if hasattr(values, "detach") else values
 
 
 def check_choice(value: Any, name: str, accepted: tuple[str, ...]) -> str:

@@ -11,8 +11,13 @@ from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
-from cipherlearn.errors import InvalidParameterError, InvalidTypeError
-from cipherlearn.sklearn._base import EncryptedEstimator, EstimatorNotFittedError, check_choice
+from cipherlearn.errors import InvalidParameterError, InvalidShapeError, InvalidTypeError
+from cipherlearn.sklearn._base import (
+    EncryptedEstimator,
+    EstimatorNotFittedError,
+    check_choice,
+    without_graph,
+)
 from cipherlearn.sklearn.trees.bits import TreeBits, choose_bits
 from cipherlearn.sklearn.trees.encoding import FeatureCode
 from cipherlearn.sklearn.trees.ensemble import TreeEnsemble
@@ -67,6 +72,9 @@ class TreeEstimator(EncryptedEstimator):
         "ensembling": "server",
     }
 
+    #: What the library compares values in.
+    precision: ClassVar[Any] = np.float32
+
     n_bits: Any
     inputs: str
     ensembling: str
@@ -83,6 +91,16 @@ class TreeEstimator(EncryptedEstimator):
     def _takes_categories(self) -> bool:
         """Whether columns of data frames may hold categories (dtypes category, object)."""
         return False
+
+    def _category_columns(self, X: Any) -> list[Any]:
+        """Columns of a data frame of training whose values are numbered."""
+        return [name for name in X.columns if X[name].dtype.name in _CATEGORIES]
+
+    @staticmethod
+    def _category_names(model: Any) -> dict[int, list[Any]] | None:
+        """The values that a model numbers, by feature; None if it does not know them."""
+        del model
+        return None
 
     def _categorical(self, X: np.ndarray, fit_params: dict[str, Any]) -> Collection[int]:
         """Features that are categories: columns of data frames, unless a library knows more."""
@@ -125,16 +143,21 @@ class TreeEstimator(EncryptedEstimator):
         bits = choose_bits(self, X, y, fit_params) if is_auto else TreeBits.of(self.n_bits)
         rows, targets = self._checked(X, y)
         categories = self._categorical(rows, fit_params)
-        codes = [
-            feature_code(column, bits.inputs, categorical=feature in categories)
-            for feature, column in enumerate(rows.T)
-        ]
+        self.codes_ = codes = self._grid(rows, bits, categories)
         model = self._train(on_grid(rows, codes), targets, categories, fit_params)
         return self._adopt(model, codes, bits)
 
+    def _grid(
+        self, rows: np.ndarray, bits: TreeBits, categories: Collection[int]
+    ) -> list[FeatureCode]:
+        return [
+            feature_code(column, bits.inputs, categorical=f in categories, precision=self.precision)
+            for f, column in enumerate(rows.T)
+        ]
+
     def _adopt(self, model: Any, codes: list[FeatureCode], bits: TreeBits) -> Self:
         """Take over a fitted float model."""
-        self.sklearn_model = model
+        self._float_model = model
         self.ensemble_ = self.read(model)
         if self.inputs == "used-thresholds":
             codes = used_codes(self.ensemble_, codes)
@@ -187,6 +210,8 @@ class TreeEstimator(EncryptedEstimator):
                 f"{cls.__name__}.from_model takes a fitted {cls.float_class.__name__}, not a "
                 f"{type(model).__name__}"
             )
+        check_choice(inputs, "inputs", INPUTS)
+        check_choice(ensembling, "ensembling", ENSEMBLING)
         bits = TreeBits.of(n_bits)
         known = cls._get_param_names()
         taken = {name: v for name, v in model.get_params(deep=False).items() if name in known}
@@ -197,19 +222,23 @@ class TreeEstimator(EncryptedEstimator):
             raise EstimatorNotFittedError(
                 f"the {type(model).__name__} is not fitted: {error}"
             ) from error
-        if inputs == "used-thresholds" or X is None:
-            exact = inputs == "used-thresholds"
-            codes = threshold_codes(
-                ensemble, None if exact else bits.inputs, missing=self._takes_missing()
-            )
-        else:
-            table = self._table(X, reset=True)
+        names = cls._category_names(model)
+        self.categories_ = names or {}
+        cuts = None if inputs == "used-thresholds" else bits.inputs
+        codes = threshold_codes(
+            ensemble, cuts, missing=self._takes_missing(), precision=self.precision
+        )
+        if cuts is not None and X is not None:
+            table = self._table(X, reset=names is None)
             rows = validate_data(self, table, dtype=np.float64, ensure_all_finite="allow-nan")
+            if rows.shape[1] != ensemble.n_features:
+                raise InvalidShapeError(
+                    f"X has {rows.shape[1]} features, the model {ensemble.n_features}: give rows "
+                    "like those that it was trained on"
+                )
             categories = {f for tree in ensemble.trees for f in tree.feature[list(tree.categories)]}
-            codes = [
-                feature_code(column, bits.inputs, categorical=feature in categories)
-                for feature, column in enumerate(rows.T)
-            ]
+            chosen = self._grid(rows, bits, categories)
+            codes = [codes[f] if f in ensemble.categories else c for f, c in enumerate(chosen)]
         return self._adopt(model, codes, bits)
 
     from_sklearn_model = from_model
@@ -217,15 +246,17 @@ class TreeEstimator(EncryptedEstimator):
     def _table(self, X: Any, *, reset: bool) -> Any:
         """Data frames with numbers in place of categories: their place among those of training.
 
-        Categories that training did not know are missing values.
+        Categories that training did not know are missing values. Tensors are arrays.
         """
+        X = without_graph(X)
         if reset:
             self.categories_: dict[int, list[Any]] = {}
-        if not self._takes_categories() or not hasattr(X, "columns"):
+        if not self._takes_categories() or not hasattr(X, "iloc"):
             return X
+        numbered = set(self._category_columns(X)) if reset else set()
         X = X.copy()
         for place, name in enumerate(X.columns):
-            if reset and X[name].dtype.name in _CATEGORIES:
+            if name in numbered:
                 column = X[name].astype("category").cat
                 self.categories_[place] = column.categories.tolist()
             if place in self.categories_:
@@ -327,7 +358,7 @@ def _validated(
     rows, targets = validate_data(
         estimator,
         table,
-        y,
+        without_graph(y),
         dtype=np.float64,
         ensure_all_finite=finite,
         multi_output=True,

@@ -69,13 +69,13 @@ class FeatureCode(ABC):
 
 @dataclass(frozen=True, eq=False)
 class OrdinalCode(FeatureCode):
-    """Numbers, in unary code. They are compared in single precision, as most libraries do.
+    """Numbers, in unary code. They are compared in the precision of the cuts.
 
     Parameters
     ----------
-    cuts : numpy.ndarray of float32, shape (n,)
+    cuts : numpy.ndarray of float32 or float64, shape (n,)
         Ascending. The state of a value is the number of cuts that it reaches.
-    points : numpy.ndarray of float32, shape (n + 1,)
+    points : numpy.ndarray, shape (n + 1,)
         A value in each state: what trees are trained on.
     missing : {"refused", "lowest", "own"}, default="refused"
         Missing values: an error; as what lies below all cuts; the last state, with a bit of its
@@ -89,15 +89,15 @@ class OrdinalCode(FeatureCode):
     @classmethod
     def between(cls, cuts: np.ndarray, missing: str = "refused") -> OrdinalCode:
         """States that nothing is known of but their cuts, which may be in any order."""
-        cuts = np.unique(cuts.astype(np.float32))
+        cuts = np.unique(cuts)
         ends = np.concatenate([2 * cuts[:1] - cuts[1:2], cuts, 2 * cuts[-1:] - cuts[-2:-1]])
         if len(cuts) < 2:
             ends = np.concatenate([cuts - 1, cuts, cuts + 1])
         points = (ends[1:] + ends[:-1]) / 2
         # Between neighbouring numbers there is none.
         points[1:] = np.where(points[1:] < ends[2:], points[1:], ends[1:-1])
-        points[:1] = np.minimum(points[:1], np.nextafter(cuts[:1], np.float32(-np.inf)))
-        return cls(cuts, points if len(cuts) else np.zeros(1, dtype=np.float32), missing)
+        points[:1] = np.minimum(points[:1], np.nextafter(cuts[:1], cuts.dtype.type(-np.inf)))
+        return cls(cuts, points if len(cuts) else np.zeros(1, dtype=cuts.dtype), missing)
 
     @property
     def n_states(self) -> int:
@@ -112,7 +112,7 @@ class OrdinalCode(FeatureCode):
 
     def states(self, values: np.ndarray) -> np.ndarray:
         """How many cuts a value reaches."""
-        found = np.searchsorted(self.cuts, values.astype(np.float32), side="right")
+        found = np.searchsorted(self.cuts, values.astype(self.cuts.dtype), side="right")
         return np.where(np.isnan(values), len(self.points) if self.missing == "own" else 0, found)
 
     def coefficients(self, function: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -90,6 +90,8 @@ class TreeEnsemble:
     n_features : int
     link : Link, default=Identity()
         What the scores mean.
+    categories : mapping of int to frozenset of float
+        Feature -> the categories that are known, where splits do not name all of them.
 
     Raises
     ------
@@ -101,6 +103,7 @@ class TreeEnsemble:
     base: np.ndarray
     n_features: int
     link: Link = field(default_factory=Identity)
+    categories: Mapping[int, frozenset[float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for number, tree in enumerate(self.trees):
