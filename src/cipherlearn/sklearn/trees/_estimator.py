@@ -282,6 +282,7 @@ class TreeEstimator(EncryptedEstimator):
 
     def post_processing(self, *values: np.ndarray) -> np.ndarray:
         """Predictions of a regressor, or probabilities of classes, of dequantized results."""
+        self.check_model_is_fitted()
         return self.ensemble_.link(self.module_.post_processing(*values))
 
     def __sklearn_tags__(self) -> Any:
@@ -312,7 +313,8 @@ class TreeClassifier(ClassifierMixin, TreeEstimator):  # type: ignore[misc]
         numpy.ndarray of float64, shape (rows, classes)
             In the order of ``classes_``.
         """
-        return self.ensemble_.link(self._raw(X, fhe))
+        scores = self._raw(X, fhe)
+        return self.ensemble_.link(scores)
 
     def predict(self, X: Any, fhe: str = "disable") -> np.ndarray:
         """The most probable class of each row: see `predict_proba`."""
@@ -337,7 +339,8 @@ class TreeRegressor(RegressorMixin, TreeEstimator):  # type: ignore[misc]
         -------
         numpy.ndarray of float64, shape (rows,) or (rows, outputs)
         """
-        values = self.ensemble_.link(self._raw(X, fhe))
+        scores = self._raw(X, fhe)
+        values = self.ensemble_.link(scores)
         return values[:, 0] if values.shape[1] == 1 else values
 
 
