@@ -143,7 +143,8 @@ class TreeEstimator(EncryptedEstimator):
         bits = choose_bits(self, X, y, fit_params) if is_auto else TreeBits.of(self.n_bits)
         rows, targets = self._checked(X, y)
         categories = self._categorical(rows, fit_params)
-        self.codes_ = codes = self._grid(rows, bits, categories)
+        counted = _counted(rows, fit_params.get("sample_weight"))
+        self.codes_ = codes = self._grid(counted, bits, categories)
         model = self._train(on_grid(rows, codes), targets, categories, fit_params)
         return self._adopt(model, codes, bits)
 
@@ -351,6 +352,12 @@ def on_grid(rows: np.ndarray, codes: list[FeatureCode]) -> np.ndarray:
         for code, column in zip(codes, rows.T, strict=True)
     ]
     return np.stack(columns, axis=1)
+
+
+def _counted(rows: np.ndarray, weights: Any) -> np.ndarray:
+    """Rows without those that weigh nothing: the grid is as if they were not there."""
+    given = np.asarray(() if weights is None else without_graph(weights))
+    return rows[given != 0] if given.shape == (len(rows),) and given.any() else rows
 
 
 def _validated(
