@@ -107,7 +107,7 @@ def _tree(grown: Any, values: np.ndarray, features: np.ndarray | None = None) ->
     threshold = grown.threshold.astype(np.float32)
     too_low = threshold <= grown.threshold
     threshold[too_low] = np.nextafter(threshold[too_low], np.float32(np.inf))
-    feature = grown.feature if features is None else features[grown.feature]
+    feature = grown.feature if features is None else features[np.maximum(grown.feature, 0)]
     return Tree(
         np.where(is_leaf, LEAF, feature),
         np.where(is_leaf, np.nan, threshold),
@@ -436,7 +436,8 @@ class IsolationForest(OutlierMixin, _Estimator, wraps=ensemble.IsolationForest):
         -------
         numpy.ndarray of float64, shape (rows,)
         """
-        return self.ensemble_.link(self._raw(X, fhe))[:, 0]
+        scores = self._raw(X, fhe)
+        return self.ensemble_.link(scores)[:, 0]
 
     def decision_function(self, X: Any, fhe: str = "disable") -> np.ndarray:
         """Scores less `offset_`: negative ones are outliers. See `score_samples`."""
