@@ -81,6 +81,10 @@ class EncryptedEstimator(BaseEstimator, ABC):  # type: ignore[misc]
         model = self.__dict__.get("_float_model")
         if model is not None and name.endswith("_") and not name.startswith("_"):
             return getattr(model, name)
+        inherent = inspect.getattr_static(type(self), name, None)
+        if isinstance(inherent, property):
+            # It raised an AttributeError (not fitted, say), which brought us here: say it again.
+            return inherent.__get__(self)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __sklearn_is_fitted__(self) -> bool:

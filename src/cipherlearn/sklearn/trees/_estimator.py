@@ -319,7 +319,8 @@ class TreeClassifier(ClassifierMixin, TreeEstimator):  # type: ignore[misc]
 
     def predict(self, X: Any, fhe: str = "disable") -> np.ndarray:
         """The most probable class of each row: see `predict_proba`."""
-        return np.asarray(self.classes_[self.predict_proba(X, fhe).argmax(axis=1)])
+        places = self.predict_proba(X, fhe).argmax(axis=1)
+        return np.asarray(self.classes_[places])
 
 
 class TreeRegressor(RegressorMixin, TreeEstimator):  # type: ignore[misc]
