@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -87,7 +88,10 @@ class _Estimator(TreeEstimator):
         return bool(self._float_tags().input_tags.allow_nan)
 
     def _float_tags(self) -> Any:
-        return get_tags(self.float_class(**self.get_sklearn_params(deep=False)))
+        with warnings.catch_warnings():
+            # Of parameters that scikit-learn will drop: `fit` gives them once.
+            warnings.simplefilter("ignore")
+            return get_tags(self.float_class(**self.get_sklearn_params(deep=False)))
 
     def __sklearn_tags__(self) -> Any:
         tags, theirs = super().__sklearn_tags__(), self._float_tags()
