@@ -58,7 +58,9 @@ def ensemble_of(
 ) -> TreeEnsemble:
     """Several of them."""
     grown = [tree_of(rng, codes, depth, outputs) for _ in range(trees)]
-    return TreeEnsemble(grown, np.zeros(outputs, dtype=np.int64), len(codes))
+    known = {f: c.categories for f, c in enumerate(codes) if isinstance(c, CategoricalCode)}
+    base = np.zeros(outputs, dtype=np.int64)
+    return TreeEnsemble(grown, base, len(codes), known_categories=known)
 
 
 def rows_of(rng: np.random.Generator, codes: list[FeatureCode], count: int) -> np.ndarray:

@@ -239,7 +239,9 @@ class TreeEstimator(EncryptedEstimator):
                 )
             categories = {f for tree in ensemble.trees for f in tree.feature[list(tree.categories)]}
             chosen = self._grid(rows, bits, categories)
-            codes = [codes[f] if f in ensemble.categories else c for f, c in enumerate(chosen)]
+            codes = [
+                codes[f] if f in ensemble.known_categories else c for f, c in enumerate(chosen)
+            ]
         return self._adopt(model, codes, bits)
 
     from_sklearn_model = from_model

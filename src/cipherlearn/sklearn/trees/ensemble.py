@@ -90,8 +90,9 @@ class TreeEnsemble:
     n_features : int
     link : Link, default=Identity()
         What the scores mean.
-    categories : mapping of int to frozenset of float
-        Feature -> the categories that are known, where splits do not name all of them.
+    known_categories : mapping of int to numpy.ndarray of float64, default={}
+        Feature -> the categories that the library knows, beside those that splits name. Others are
+        treated as missing values.
 
     Raises
     ------
@@ -103,7 +104,7 @@ class TreeEnsemble:
     base: np.ndarray
     n_features: int
     link: Link = field(default_factory=Identity)
-    categories: Mapping[int, frozenset[float]] = field(default_factory=dict)
+    known_categories: Mapping[int, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for number, tree in enumerate(self.trees):

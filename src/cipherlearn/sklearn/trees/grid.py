@@ -73,7 +73,8 @@ def threshold_codes(
         What values are compared in.
     """
     found: list[list[float]] = [[] for _ in range(ensemble.n_features)]
-    categories = [set(ensemble.categories.get(f, ())) for f in range(ensemble.n_features)]
+    known = ensemble.known_categories
+    categories = [set(np.asarray(known.get(f, ())).tolist()) for f in range(ensemble.n_features)]
     for tree in ensemble.trees:
         for node in np.flatnonzero(tree.feature != LEAF).tolist():
             feature = int(tree.feature[node])

@@ -75,7 +75,11 @@ class TreeModule(CircuitModel):
         self.codes = tuple(codes)
         self.sums = sums
         self.ensemble, self.scale, self.base = quantize_leaves(ensemble, leaf_bits)
-        self._use(cover_ensemble(self.ensemble, self.codes, DEFAULT_WIDTH))
+        self.use_width(DEFAULT_WIDTH)
+
+    def use_width(self, width: int) -> None:
+        """Take tables of at most so many bits; the module is not compiled then."""
+        self._use(cover_ensemble(self.ensemble, self.codes, width))
 
     def _use(self, cover: Cover) -> None:
         """Take over a cover, and the circuit of it."""

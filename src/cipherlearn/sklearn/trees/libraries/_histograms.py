@@ -86,7 +86,7 @@ def read(model: Any, link: Link) -> TreeEnsemble:
         for of_round in rounds
         for output, grown in enumerate(of_round)
     ]
-    known = {f: frozenset(values) for f, values in features.values.items()}
+    known = {f: np.array(values, dtype=np.float64) for f, values in features.values.items()}
     return TreeEnsemble(trees, base, model.n_features_in_, link, known)
 
 

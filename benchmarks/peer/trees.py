@@ -1,0 +1,132 @@
+"""``python -m benchmarks.peer.trees``: the peer's trees and ours, one after the other."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.data import Split
+from benchmarks.peer.environment import default_torch, peer_python
+from benchmarks.report import Figure, print_figures
+from benchmarks.trees import SEED, Model, data_of, encrypted_rows
+
+#: The environment is big: it is kept, in a folder that git ignores.
+ENVIRONMENT = Path(__file__).parents[2] / "build" / "peer"
+
+WORKER = Path(__file__).with_name("tree_worker.py")
+
+#: Rows that are timed, for each.
+ROWS = 3
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Our estimator, and the peer's that it is compared with.
+
+    Parameters
+    ----------
+    ours : Model
+    peer : str
+        The peer's estimator.
+    peer_params : dict
+    faster : float
+        How many times faster ours must be.
+    """
+
+    ours: Model
+    peer: str
+    peer_params: dict[str, Any]
+    faster: float
+
+    @classmethod
+    def same(cls, estimator: str, data: str, params: dict[str, Any], faster: float) -> Pair:
+        """The same estimator with the same parameters on both sides."""
+        return cls(Model(estimator, data, params), estimator, params, faster)
+
+
+_BOOSTED = {"n_estimators": 50, "max_depth": 4, "n_bits": 6}
+
+PAIRS = (
+    Pair.same("XGBClassifier", "breast cancer", _BOOSTED, 5.0),
+    Pair.same("XGBClassifier", "breast cancer", {**_BOOSTED, "n_bits": 3}, 2.0),
+    Pair(
+        Model("CatBoostClassifier", "breast cancer", {"n_estimators": 50, "depth": 4, "n_bits": 6}),
+        "XGBClassifier",
+        _BOOSTED,
+        30.0,
+    ),
+    Pair.same(
+        "RandomForestClassifier",
+        "breast cancer",
+        {"n_estimators": 20, "max_depth": 4, "n_bits": 4},
+        5.0,
+    ),
+    Pair.same("XGBRegressor", "diabetes", {"n_estimators": 50, "max_depth": 3, "n_bits": 5}, 5.0),
+)
+
+
+def main() -> int:
+    """Measure all pairs; 0 if every target is reached."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.peer.trees", description=__doc__)
+    parser.add_argument("--environment", type=Path, default=ENVIRONMENT)
+    parser.add_argument("--torch", default=default_torch())
+    options = parser.parse_args()
+    python = peer_python(options.environment.resolve(), options.torch)
+    return 0 if print_figures(_figures(python)) else 1
+
+
+def _figures(python: Path) -> Iterator[Figure]:
+    """Ours is measured between the peer's jobs: both meet the same machine."""
+    for pair in PAIRS:
+        split = data_of(pair.ours.data)
+        theirs = measure_peer(python, pair, split)
+        fitted = pair.ours.fitted(split)
+        complexity = fitted.compile().complexity
+        seconds, _ = encrypted_rows(fitted, split[1][:ROWS])
+        score = float(fitted.score(split[1], split[3]))
+        yield Figure(f"{pair.ours}: score", score, at_least=theirs["score"], peer=theirs["score"])
+        yield Figure(f"{pair.ours}: complexity", complexity, peer=theirs["complexity"])
+        yield Figure(f"{pair.ours}: seconds a row", seconds, peer=theirs["seconds"])
+        ratio = theirs["seconds"] / seconds
+        yield Figure(f"{pair.ours}: times faster", ratio, at_least=pair.faster)
+
+
+def measure_peer(python: Path, pair: Pair, split: Split) -> dict[str, float]:
+    """Score, complexity and seconds of the peer's estimator.
+
+    Raises
+    ------
+    SystemExit
+        If the peer's process fails.
+    """
+    job = {
+        "estimator": pair.peer,
+        "params": {**pair.peer_params, "random_state": SEED, "n_jobs": 1},
+        "data": "data",
+        "rows": ROWS,
+    }
+    names = ("x_train", "x_test", "y_train", "y_test")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        np.savez(folder / "data.npz", **dict(zip(names, split, strict=True)))
+        (folder / "jobs.json").write_text(json.dumps([job]))
+        # -I: what leads Python to this project's packages must not lead the peer's there.
+        command = [str(python), "-I", "-W", "ignore", str(WORKER), str(folder)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with {done.returncode}")
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,263 @@
+"""Tree ensembles and additive models: score against cost, for every family and data set."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from sklearn.datasets import load_breast_cancer, load_diabetes
+from sklearn.metrics import r2_score, roc_auc_score
+from sklearn.model_selection import train_test_split
+
+import cipherlearn.sklearn as encrypted
+from benchmarks.data import TABLES, Split, table_data
+from benchmarks.networks import table_mlp
+from benchmarks.report import Figure, Note
+from cipherlearn.circuit import count_lookups
+from cipherlearn.torch import build_quantized_module
+
+#: Seed of all estimators and of all splits.
+SEED = 42
+
+#: Encrypted rows an estimator: they are compared with the exact evaluator.
+ENCRYPTED_ROWS = 10
+
+#: Least of them over all estimators, and those that may differ.
+LEAST_ROWS, MOST_DIFFERENT = 100, 0
+
+#: Rows that are predicted in the clear and simulated, and the seconds that they may take.
+MANY_ROWS, MOST_SECONDS, MOST_SIMULATED_SECONDS = 100_000, 3.0, 10.0
+
+
+@dataclass(frozen=True)
+class Model:
+    """An estimator on a data set, and what it must reach.
+
+    Parameters
+    ----------
+    estimator : str
+        Of `cipherlearn.sklearn`.
+    data : str
+        ``"breast cancer"`` or ``"diabetes"``.
+    params : dict
+    most_complexity : float, optional
+    most_lookups : int, optional
+    most_seconds : float, optional
+        Of one encrypted row.
+    peer : float, optional
+        Complexity of the peer's estimator with the same parameters.
+    """
+
+    estimator: str
+    data: str
+    params: dict[str, Any]
+    most_complexity: float | None = None
+    most_lookups: int | None = None
+    most_seconds: float | None = None
+    peer: float | None = None
+    name: str = field(default="", kw_only=True)
+
+    def __str__(self) -> str:
+        """How tables name the model."""
+        given = ", ".join(f"{name} {value}" for name, value in self.params.items())
+        return f"{self.name or self.estimator} ({given}) on {self.data}"
+
+    def fitted(self, split: Split) -> Any:
+        """The estimator, trained on a split."""
+        made = getattr(encrypted, self.estimator)(**quiet(self.estimator), **self.params)
+        return made.fit(split[0], split[2])
+
+
+def quiet(estimator: str) -> dict[str, Any]:
+    """Parameters that fix the seed, and keep libraries from using more than one thread."""
+    if estimator.startswith("CatBoost"):
+        return {"random_seed": SEED, "thread_count": 1, "verbose": False}
+    if estimator.startswith("LGBM"):
+        return {"random_state": SEED, "n_jobs": 1, "verbose": -1}
+    if estimator.startswith(("GradientBoosting", "HistGradientBoosting", "DecisionTree")):
+        return {"random_state": SEED}
+    return {"random_state": SEED, "n_jobs": 1}
+
+
+#: The figures that issues name.
+MODELS = (
+    Model(
+        "XGBClassifier",
+        "breast cancer",
+        {"n_estimators": 50, "max_depth": 4, "n_bits": 6},
+        4.5e10,
+        peer=2.8e11,
+    ),
+    Model(
+        "XGBClassifier",
+        "breast cancer",
+        {"n_estimators": 50, "max_depth": 4, "n_bits": 3},
+        peer=9.7e10,
+    ),
+    Model(
+        "CatBoostClassifier",
+        "breast cancer",
+        {"n_estimators": 50, "depth": 4, "n_bits": 6},
+        7.5e9,
+    ),
+    Model(
+        "RandomForestClassifier",
+        "breast cancer",
+        {"n_estimators": 20, "max_depth": 4, "n_bits": 4},
+        peer=8.3e10,
+    ),
+    Model(
+        "XGBRegressor",
+        "diabetes",
+        {"n_estimators": 50, "max_depth": 3, "n_bits": 5},
+        peer=1.2e11,
+    ),
+    Model(
+        "XGBClassifier",
+        "breast cancer, 14 features",
+        {"n_estimators": 100, "max_depth": 1, "n_bits": 6},
+        most_lookups=0,
+        most_seconds=0.06,
+        name="boosted stumps",
+    ),
+    Model(
+        "ExplainableBoostingClassifier",
+        "breast cancer, 14 features",
+        {"interactions": 0, "n_bits": 6},
+        most_lookups=0,
+        most_seconds=0.06,
+    ),
+    Model(
+        "ExplainableBoostingClassifier",
+        "breast cancer, 14 features",
+        {"interactions": 10, "n_bits": 6},
+        most_seconds=0.4,
+    ),
+    Model("LGBMClassifier", "breast cancer", {"n_estimators": 50, "max_depth": 4, "n_bits": 4}),
+    Model("HistGradientBoostingClassifier", "breast cancer", {"max_iter": 50, "max_depth": 4}),
+    Model("DecisionTreeClassifier", "breast cancer", {"max_depth": 6}),
+)
+
+
+def data_of(name: str) -> Split:
+    """Rows to train and to test, and their labels."""
+    if name == "diabetes":
+        x, y = load_diabetes(return_X_y=True)
+    else:
+        x, y = load_breast_cancer(return_X_y=True)
+        x = x[:, :14] if "14 features" in name else x
+    x_train, x_test, y_train, y_test = train_test_split(x, y, test_size=0.25, random_state=SEED)
+    return x_train, x_test, y_train, y_test
+
+
+def run() -> Iterator[Figure | Note]:
+    """All figures; data sets whose file is missing are skipped with a note."""
+    rows = different = 0
+    for model in MODELS:
+        split = data_of(model.data)
+        fitted = model.fitted(split)
+        yield from _cost(model, fitted, split)
+        seconds, wrong = encrypted_rows(fitted, split[1][:ENCRYPTED_ROWS])
+        yield Figure(f"{model}: seconds a row", seconds, at_most=model.most_seconds)
+        rows, different = rows + ENCRYPTED_ROWS, different + wrong
+    yield Figure("encrypted rows compared with the exact evaluator", rows, at_least=LEAST_ROWS)
+    yield Figure("rows that differ", different, at_most=MOST_DIFFERENT)
+    yield from _many_rows()
+    for name in ("breast cancer", "diabetes", *TABLES):
+        try:
+            split = data_of(name) if name not in TABLES else table_data(name)
+        except FileNotFoundError as error:
+            yield Note(f"{name} is skipped: {error}")
+            continue
+        yield from families(name, split)
+
+
+def _cost(model: Model, fitted: Any, split: Split) -> Iterator[Figure]:
+    """Score on test rows, look-ups, complexity, size of an encrypted row; compiles."""
+    yield Figure(f"{model}: {measure_of(split)}", score_of(fitted, split))
+    float_score = score_of(
+        fitted.float_class(**fitted.get_sklearn_params()).fit(split[0], split[2]), split
+    )
+    yield Figure(f"{model}: {measure_of(split)} of the float model", float_score)
+    fitted.compile()
+    cost = fitted.cost()
+    lookups = count_lookups(fitted.circuit).total
+    yield Figure(f"{model}: look-ups", lookups, at_most=model.most_lookups)
+    complexity = model.most_complexity
+    yield Figure(f"{model}: complexity", cost.complexity, at_most=complexity, peer=model.peer)
+    yield Figure(f"{model}: encrypted row (kB)", cost.size_of_inputs / 1e3)
+
+
+def encrypted_rows(fitted: Any, x: np.ndarray) -> tuple[float, int]:
+    """The median of the seconds that a row takes, and rows that differ from the clear ones."""
+    fitted.fhe_circuit.keygen()
+    fitted.predict(x[:1], fhe="execute")  # the first run unpacks the keys
+    expected, times, wrong = fitted.module_.forward(x), [], 0
+    for row, exact in zip(x, expected, strict=True):
+        start = time.perf_counter()
+        found = fitted.module_.forward(row[None], fhe="execute")
+        times.append(time.perf_counter() - start)
+        wrong += int(not np.array_equal(found[0], exact))
+    return statistics.median(times), wrong
+
+
+def _many_rows() -> Iterator[Figure]:
+    x, _, y, _ = data_of("breast cancer")
+    fitted = encrypted.XGBClassifier(n_estimators=100, n_jobs=1, random_state=SEED).fit(x, y)
+    fitted.compile()
+    many = np.resize(x, (MANY_ROWS, x.shape[1]))
+    for mode, most in (("disable", MOST_SECONDS), ("simulate", MOST_SIMULATED_SECONDS)):
+        start = time.perf_counter()
+        fitted.predict(many, fhe=mode)
+        seconds = time.perf_counter() - start
+        yield Figure(f"100 trees, {MANY_ROWS} rows, fhe={mode!r} (s)", seconds, at_most=most)
+
+
+def measure_of(split: Split) -> str:
+    """What models are scored with."""
+    return "area under the curve" if set(np.unique(split[3])) <= {0, 1} else "R2"
+
+
+def score_of(fitted: Any, split: Split) -> float:
+    """That score on the test rows."""
+    _, x_test, _, y_test = split
+    if measure_of(split) == "R2":
+        return float(r2_score(y_test, fitted.predict(x_test)))
+    return float(roc_auc_score(y_test, fitted.predict_proba(x_test)[:, 1]))
+
+
+def families(name: str, split: Split) -> Iterator[Figure]:
+    """Score and complexity of every family on one data set, its bits chosen by itself."""
+    kind = "Regressor" if measure_of(split) == "R2" else "Classifier"
+    members: dict[str, tuple[str, dict[str, Any]]] = {
+        "stumps": (f"XGB{kind}", {"n_estimators": 200, "max_depth": 1}),
+        "EBM": (f"ExplainableBoosting{kind}", {"interactions": 0}),
+        "EBM, 10 pairs": (f"ExplainableBoosting{kind}", {"interactions": 10}),
+        "CatBoost, depth 4": (f"CatBoost{kind}", {"n_estimators": 50, "depth": 4}),
+        "XGBoost, depth 4": (f"XGB{kind}", {"n_estimators": 50, "max_depth": 4}),
+        "forest, depth 6": (f"RandomForest{kind}", {"n_estimators": 20, "max_depth": 6}),
+    }
+    for family, (estimator, params) in members.items():
+        fitted = Model(estimator, name, {**params, "n_bits": 6}).fitted(split)
+        yield Figure(f"{name}, {family}: {measure_of(split)}", score_of(fitted, split))
+        yield Figure(f"{name}, {family}: complexity", fitted.compile().complexity)
+    if name in TABLES:
+        yield from _network(name)
+
+
+def _network(name: str) -> Iterator[Figure]:
+    """A small network with the bits that ``n_bits="auto"`` takes."""
+    case = table_mlp(name)
+    module = build_quantized_module(case.net, case.calibration, labels=case.calibration_labels)
+    outputs = module.forward(case.x_test)
+    if case.y_test.dtype.kind == "f":
+        yield Figure(f"{name}, network: R2", float(r2_score(case.y_test, outputs[:, 0])))
+    else:
+        margin = outputs[:, -1] - (outputs[:, 0] if outputs.shape[1] > 1 else 0.0)
+        area = float(roc_auc_score(case.y_test, margin))
+        yield Figure(f"{name}, network: area under the curve", area)
+    yield Figure(f"{name}, network: complexity", module.compile().complexity)

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from cipherlearn.circuit import count_lookups
+from cipherlearn.engines import CompileOptions, get_engine
+from cipherlearn.errors import InvalidShapeError
+from cipherlearn.sklearn.trees.ensemble import LEAF, TreeEnsemble
+from cipherlearn.sklearn.trees.module import TreeModule, quantize_leaves
+from tests.sklearn.trees.ensembles import codes_of, ensemble_of, rows_of
+
+
+def case(seed: int = 0, outputs: int = 1) -> tuple[TreeEnsemble, list, np.ndarray]:
+    """Trees with real numbers in their leaves, codes, rows."""
+    rng = np.random.default_rng(seed)
+    codes = codes_of(rng, 5)
+    ensemble = ensemble_of(rng, codes, 4, 3, outputs)
+    trees = [
+        replace(t, values=np.where((t.feature == LEAF)[:, None], t.values / 3 + 0.1, 0.0))
+        for t in ensemble.trees
+    ]
+    return (
+        replace(ensemble, trees=trees, base=np.full(outputs, 0.7)),
+        codes,
+        rows_of(rng, codes, 30),
+    )
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+@pytest.mark.parametrize("sums", [True, False])
+def test_scores_are_those_of_the_trees_up_to_rounded_leaves(outputs: int, sums: bool) -> None:
+    ensemble, codes, rows = case(outputs=outputs)
+    for bits in (2, 4, 8):
+        module = TreeModule(ensemble, codes, bits, sums=sums)
+        error = np.abs(module.forward(rows) - ensemble.raw_scores(rows)).max()
+        assert error <= len(ensemble.trees) * module.scale / 2 + 1e-12
+
+
+def test_leaves_are_integers_of_their_bits() -> None:
+    ensemble, _, rows = case()
+    integers, scale, base = quantize_leaves(ensemble, 4)
+    assert max(np.abs(tree.values).max() for tree in integers.trees) == 7
+    scores = integers.raw_scores(rows) * scale + base
+    assert np.abs(scores - ensemble.raw_scores(rows)).max() <= 4 * scale / 2 + 1e-12
+
+
+def test_trees_of_one_value_need_no_scale() -> None:
+    ensemble, codes, rows = case()
+    flat = [replace(t, values=np.where(t.values != 0, 2.5, 0.0)) for t in ensemble.trees]
+    constant = replace(ensemble, trees=flat)
+    module = TreeModule(constant, codes, 4)
+    np.testing.assert_allclose(module.forward(rows), constant.raw_scores(rows))
+
+
+def test_compiling_takes_the_cheapest_tables_and_changes_no_result() -> None:
+    ensemble, codes, rows = case(3)
+    module = TreeModule(ensemble, codes, 5)
+    before = module.forward(rows)
+    program = module.compile(p_error=2**-20)
+    np.testing.assert_array_equal(module.forward(rows), before)
+    np.testing.assert_array_equal(module.forward(rows, fhe="simulate"), before)
+    complexities = []
+    for width in (2, 3, 4, 5, 6):
+        other = TreeModule(ensemble, codes, 5)
+        other.use_width(width)
+        options = CompileOptions.of(2**-20)
+        complexities.append(get_engine("concrete").compile(other.circuit, options).complexity)
+    assert program.complexity == min(complexities)
+
+
+@pytest.mark.parametrize("sums", [True, False])
+def test_encrypted_rows_give_the_exact_scores(sums: bool) -> None:
+    ensemble, codes, rows = case(4, outputs=2)
+    module = TreeModule(ensemble, codes, 3, sums=sums)
+    module.compile(p_error=2**-20)
+    np.testing.assert_array_equal(module.forward(rows[:3], fhe="execute"), module.forward(rows[:3]))
+    assert count_lookups(module.circuit).total == module.cover.n_lookups
+
+
+def test_rows_of_another_shape_are_refused() -> None:
+    ensemble, codes, rows = case()
+    module = TreeModule(ensemble, codes, 3)
+    with pytest.raises(InvalidShapeError, match=r"must be \(rows, 5\)"):
+        module.forward(rows[:, :3])
+    with pytest.raises(InvalidShapeError, match="trees take one"):
+        module.quantize_input(rows, rows)
