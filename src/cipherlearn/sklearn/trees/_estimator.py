@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from sklearn.base import ClassifierMixin, RegressorMixin
+from sklearn.utils import get_tags
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import validate_data
+from sklearn.utils.validation import column_or_1d, validate_data
 
 from cipherlearn.errors import InvalidParameterError, InvalidShapeError, InvalidTypeError
 from cipherlearn.sklearn._base import (
@@ -377,4 +378,6 @@ def _validated(
         multi_output=True,
         **options,
     )
+    if np.shape(targets)[1:] == (1,) and not get_tags(estimator).target_tags.multi_output:
+        targets = column_or_1d(targets, warn=True)
     return np.asarray(rows), np.asarray(targets)
