@@ -64,7 +64,7 @@ class EncryptedEstimator(BaseEstimator, ABC):  # type: ignore[misc]
 
     def set_params(self, **params: Any) -> Self:
         """Set parameters; see `get_params`."""
-        if _takes_any(type(self)):
+        if takes_any(type(self)):
             known = set(self._get_param_names())
             more = {k: params.pop(k) for k in list(params) if k.partition("__")[0] not in known}
             if more:
@@ -263,7 +263,8 @@ def _constructor(signature: inspect.Signature) -> Callable[..., None]:
     return store
 
 
-def _takes_any(cls: type) -> bool:
+def takes_any(cls: type) -> bool:
+    """Whether a class takes parameters that it does not name."""
     parameters = inspect.signature(cls.__init__).parameters.values()  # type: ignore[misc]
     return any(p.kind is p.VAR_KEYWORD for p in parameters)
 

@@ -17,10 +17,11 @@ from cipherlearn.sklearn._base import (
     EncryptedEstimator,
     EstimatorNotFittedError,
     check_choice,
+    takes_any,
     without_graph,
 )
 from cipherlearn.sklearn.trees.bits import TreeBits, choose_bits
-from cipherlearn.sklearn.trees.encoding import FeatureCode
+from cipherlearn.sklearn.trees.encoding import CategoricalCode, FeatureCode
 from cipherlearn.sklearn.trees.ensemble import TreeEnsemble
 from cipherlearn.sklearn.trees.grid import feature_code, threshold_codes, used_codes
 from cipherlearn.sklearn.trees.module import TreeModule
@@ -108,6 +109,11 @@ class TreeEstimator(EncryptedEstimator):
         del X, fit_params
         return self.categories_
 
+    def _with_gaps(self, X: np.ndarray, categorical: Collection[int]) -> np.ndarray:
+        """Rows with NaN where a library takes a value for a missing one."""
+        del categorical
+        return X
+
     def _train(
         self,
         X: np.ndarray,
@@ -144,6 +150,7 @@ class TreeEstimator(EncryptedEstimator):
         bits = choose_bits(self, X, y, fit_params) if is_auto else TreeBits.of(self.n_bits)
         rows, targets = self._checked(X, y)
         categories = self._categorical(rows, fit_params)
+        rows = self._with_gaps(rows, categories)
         counted = _counted(rows, fit_params.get("sample_weight"))
         self.codes_ = codes = self._grid(counted, bits, categories)
         model = self._train(on_grid(rows, codes), targets, categories, fit_params)
@@ -215,8 +222,9 @@ class TreeEstimator(EncryptedEstimator):
         check_choice(inputs, "inputs", INPUTS)
         check_choice(ensembling, "ensembling", ENSEMBLING)
         bits = TreeBits.of(n_bits)
-        known = cls._get_param_names()
-        taken = {name: v for name, v in model.get_params(deep=False).items() if name in known}
+        known, taken = cls._get_param_names(), model.get_params(deep=False)
+        if not takes_any(cls):
+            taken = {name: value for name, value in taken.items() if name in known}
         self = cls(**{**taken, "n_bits": n_bits, "inputs": inputs, "ensembling": ensembling})
         try:
             ensemble = cls.read(model)
@@ -239,7 +247,7 @@ class TreeEstimator(EncryptedEstimator):
                     "like those that it was trained on"
                 )
             categories = {f for tree in ensemble.trees for f in tree.feature[list(tree.categories)]}
-            chosen = self._grid(rows, bits, categories)
+            chosen = self._grid(self._with_gaps(rows, categories), bits, categories)
             codes = [
                 codes[f] if f in ensemble.known_categories else c for f, c in enumerate(chosen)
             ]
@@ -276,6 +284,8 @@ class TreeEstimator(EncryptedEstimator):
             dtype=np.float64,
             ensure_all_finite="allow-nan" if self._takes_missing() else True,
         )
+        codes = enumerate(self.codes_)
+        rows = self._with_gaps(rows, [f for f, c in codes if isinstance(c, CategoricalCode)])
         for feature in np.flatnonzero(np.isnan(rows).any(axis=0)).tolist():
             if self.codes_[feature].missing == "refused":
                 raise InvalidParameterError(
