@@ -13,6 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+#: Stands for all categories that have no state: these are counted from 0.
+OTHER_CATEGORY = -1.0
+
 
 class FeatureCode(ABC):
     """The states of one feature, and their bits."""
@@ -144,39 +147,43 @@ class CategoricalCode(FeatureCode):
     Parameters
     ----------
     categories : numpy.ndarray of float64, shape (n,)
-        Ascending. State 0 is that of missing values and of all other categories.
+        Ascending. State 0 is that of all other categories.
+    missing : {"lowest", "own"}, default="lowest"
+        Missing values: as other categories; the last state, with a bit of its own.
     """
 
     categories: np.ndarray
-
-    #: Missing values have a state always.
-    missing = "lowest"
+    missing: str = "lowest"
 
     @property
     def n_states(self) -> int:
-        """One more than there are categories."""
-        return len(self.categories) + 1
+        """One more than there are categories, and that of missing values."""
+        return len(self.categories) + 1 + (self.missing == "own")
 
     @property
     def representatives(self) -> np.ndarray:
-        """NaN, and the categories."""
+        """The categories, after NaN; or after what is none of them, and before NaN."""
+        if self.missing == "own":
+            return np.concatenate([[OTHER_CATEGORY], self.categories, [np.nan]])
         return np.concatenate([[np.nan], self.categories])
 
     def states(self, values: np.ndarray) -> np.ndarray:
         """The place of a category, counted from 1."""
         place = np.searchsorted(self.categories, values)
-        known = np.isin(values, self.categories)
-        return np.where(known, place + 1, 0)
+        known = np.where(np.isin(values, self.categories), place + 1, 0)
+        return np.where(np.isnan(values) & (self.missing == "own"), self.n_states - 1, known)
 
     def coefficients(self, function: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Differences to state 0."""
         return function[1:] - function[:1], function[0]
 
     def bits(self, states: np.ndarray) -> np.ndarray:
-        """One a category."""
+        """One a category, and one for a missing value."""
         return np.asarray(states[:, None] == np.arange(1, self.n_states))
 
     def merged(self, told_apart: np.ndarray) -> FeatureCode:
         """Without the categories that no function tells from the others."""
         needed = (told_apart[:, 1:] != told_apart[:, :1]).any(axis=0)
-        return CategoricalCode(self.categories[needed])
+        as_others = self.missing == "own" and not needed[-1]
+        categories = self.categories[needed[: len(self.categories)]]
+        return CategoricalCode(categories, "lowest" if as_others else self.missing)
