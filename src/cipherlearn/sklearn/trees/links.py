@@ -37,8 +37,8 @@ class Exponential(Link):
 
 
 @dataclass(frozen=True)
-class Logistic(Link):
-    """One score: the logarithm of the odds of the second of two classes, in some unit.
+class Probability(Link):
+    """Values between 0 and 1, each by itself: scores are the logarithms of their odds in some unit.
 
     Parameters
     ----------
@@ -49,8 +49,17 @@ class Logistic(Link):
     scale: float = 1.0
 
     def __call__(self, scores: np.ndarray) -> np.ndarray:
+        """The logistic function of the scores."""
+        return np.asarray(expit(self.scale * scores))
+
+
+@dataclass(frozen=True)
+class Logistic(Probability):
+    """One score: the logarithm of the odds of the second of two classes, in some unit."""
+
+    def __call__(self, scores: np.ndarray) -> np.ndarray:
         """Probabilities of both classes."""
-        second = expit(self.scale * scores[:, 0])
+        second = super().__call__(scores[:, 0])
         return np.stack([1.0 - second, second], axis=1)
 
 
