@@ -16,7 +16,11 @@ from cipherlearn.sklearn.trees._estimator import TreeEstimator, TreeRegressor, o
 from cipherlearn.sklearn.trees.bits import TreeBits
 from cipherlearn.sklearn.trees.encoding import FeatureCode, OrdinalCode
 from cipherlearn.sklearn.trees.ensemble import LEAF, Tree, TreeEnsemble
-from cipherlearn.sklearn.trees.libraries._boosting import BoostedClassifier
+from cipherlearn.sklearn.trees.libraries._boosting import (
+    BoostedClassifier,
+    check_reading,
+    probes,
+)
 from cipherlearn.sklearn.trees.links import (
     Exponential,
     Identity,
@@ -53,7 +57,7 @@ _VALUES: Mapping[str, Link] = {
 }
 
 #: Values up to this are zero to the library.
-_ZERO = 1e-35
+_ZERO = float(np.float32(1e-35))
 
 #: Thresholds from this on tell missing values from all others.
 _UNREACHED = 1e300
@@ -82,7 +86,15 @@ class _Boosted(TreeEstimator):
             _tree(known["tree_structure"], place % outputs, outputs, count)
             for place, known in enumerate(grown)
         ]
-        return TreeEnsemble(trees, np.zeros(outputs), int(dump["max_feature_idx"]) + 1, link)
+        features = int(dump["max_feature_idx"]) + 1
+        categories = {f: known for f, known in enumerate(_categories(dump)) if known}
+        ensemble = TreeEnsemble(trees, np.zeros(outputs), features, link, categories)
+        rows = probes(ensemble)
+        rows[np.abs(rows) <= _ZERO] = np.nan  # where zeros are missing values
+        library = f"LightGBM {lightgbm.__version__}"
+        return check_reading(
+            ensemble, lambda x: model.booster_.predict(x, raw_score=True) / count, rows, library
+        )
 
     @staticmethod
     def _category_names(model: Any) -> dict[int, list[Any]] | None:
@@ -90,8 +102,7 @@ class _Boosted(TreeEstimator):
         if not named:
             return None
         dump = model.booster_.dump_model(num_iteration=1)
-        infos = [dump["feature_infos"].get(name, {}) for name in dump["feature_names"]]
-        features = [feature for feature, info in enumerate(infos) if info.get("values")]
+        features = [feature for feature, known in enumerate(_categories(dump)) if known]
         # Columns that do not vary are not told from others, nor are categories that were numbers.
         return dict(zip(features, named, strict=True)) if len(features) == len(named) else None
 
@@ -109,8 +120,14 @@ class _Boosted(TreeEstimator):
                 "fit, as categorical_feature"
             )
         given = fit_params.get("categorical_feature", "auto")
-        named = [] if isinstance(given, str) else [self._place(name) for name in given]
-        features = {*named, *super()._categorical(X, fit_params)}
+        names = fit_params.get("feature_name", "auto")
+        if isinstance(names, str):
+            names = vars(self).get("feature_names_in_", ())
+        listed = () if isinstance(given, str) else given
+        features = {
+            *(_place(name, list(names)) for name in listed),
+            *super()._categorical(X, fit_params),
+        }
         for feature in sorted(features):
             known = X[~np.isnan(X[:, feature]), feature]
             if ((known < 0) | (known % 1 != 0)).any():
@@ -120,17 +137,6 @@ class _Boosted(TreeEstimator):
                     "from 0, or columns of dtype category in a data frame"
                 )
         return features
-
-    def _place(self, name: Any) -> int:
-        """The number of a feature that is given as a number or a name."""
-        if not isinstance(name, str):
-            return int(name)
-        names = list(vars(self).get("feature_names_in_", ()))
-        if name not in names:
-            raise InvalidParameterError(
-                f"categorical_feature holds {name!r}; the features are {names or 'without names'}"
-            )
-        return names.index(name)
 
     @property
     def _more_params(self) -> Mapping[str, Any]:
@@ -172,6 +178,17 @@ class _Boosted(TreeEstimator):
             return super()._train(X, y, categorical, {**given, "eval_set": pairs})
 
 
+def _place(feature: Any, names: list[str]) -> int:
+    """The number of a feature that is given as a number or a name."""
+    if not isinstance(feature, str):
+        return int(feature)
+    if feature not in names:
+        raise InvalidParameterError(
+            f"categorical_feature holds {feature!r}; the features are {names or 'without names'}"
+        )
+    return names.index(feature)
+
+
 def _without_zeros(code: FeatureCode) -> FeatureCode:
     """The same states: a zero that stands for one would be a missing value in training."""
     if not isinstance(code, OrdinalCode):
@@ -202,6 +219,12 @@ def _evaluation_pairs(given: dict[str, Any]) -> list[tuple[Any, Any]] | None:
             f"eval_X is a tuple of {len(rows)} arrays; eval_y must be one of as many"
         )
     return list(zip(rows, targets, strict=True))
+
+
+def _categories(dump: Mapping[str, Any]) -> list[frozenset[float]]:
+    """The categories of each feature; none of those that are numbers."""
+    infos = [dump["feature_infos"].get(name, {}) for name in dump["feature_names"]]
+    return [frozenset(float(v) for v in info.get("values", ()) if v >= 0) for info in infos]
 
 
 def _link(model: Any, given: str) -> Link:

@@ -13,7 +13,11 @@ import xgboost
 from cipherlearn.errors import InvalidParameterError, ModelError
 from cipherlearn.sklearn.trees._estimator import TreeEstimator, TreeRegressor, on_grid
 from cipherlearn.sklearn.trees.ensemble import LEAF, Tree, TreeEnsemble
-from cipherlearn.sklearn.trees.libraries._boosting import BoostedClassifier
+from cipherlearn.sklearn.trees.libraries._boosting import (
+    BoostedClassifier,
+    check_reading,
+    probes,
+)
 from cipherlearn.sklearn.trees.links import (
     Exponential,
     Identity,
@@ -70,23 +74,36 @@ class _Boosted(TreeEstimator):
         groups = forest["tree_info"]
         base = _base(objective, known)
         outputs = max(len(base), int(known["num_class"]), int(known.get("num_target", 1)))
-        used = _used_trees(learner, forest, outputs)
+        best = learner["attributes"].get("best_iteration")
+        best = None if best is None else int(best)
+        used = _used_trees(best, forest, outputs)
         trees = [
             _tree(grown, group, outputs, 1.0 if weights is None else weights[place])
             for place, (grown, group) in enumerate(
                 zip(forest["trees"][:used], groups, strict=False)
             )
         ]
-        base = np.broadcast_to(base, outputs).copy()
-        return TreeEnsemble(trees, base, int(known["num_feature"]), link)
+        ensemble = TreeEnsemble(
+            trees,
+            np.broadcast_to(base, outputs).copy(),
+            int(known["num_feature"]),
+            link,
+            {f: frozenset(map(float, range(len(n)))) for f, n in _categories(forest).items()},
+        )
+        rounds = (0, 0) if best is None else (0, best + 1)
+
+        def margins(rows: np.ndarray) -> np.ndarray:
+            return model.get_booster().inplace_predict(
+                rows, iteration_range=rounds, predict_type="margin", validate_features=False
+            )
+
+        library = f"XGBoost {xgboost.__version__}"
+        return check_reading(ensemble, margins, probes(ensemble), library)
 
     @staticmethod
     def _category_names(model: Any) -> dict[int, list[Any]] | None:
         booster = _learner(model)["gradient_booster"]
-        forest = booster.get("gbtree", booster).get("model", {})
-        names = forest.get("cats", {}).get("enc", []) if isinstance(forest, dict) else []
-        found = {feature: _names(known) for feature, known in enumerate(names)}
-        return {feature: known for feature, known in found.items() if known} or None
+        return _categories(booster.get("gbtree", booster)["model"]) or None
 
     @property
     def best_iteration(self) -> int:
@@ -103,6 +120,16 @@ class _Boosted(TreeEstimator):
 
     def _takes_categories(self) -> bool:
         return bool(self.enable_categorical)
+
+    def _table(self, X: Any, *, reset: bool) -> Any:
+        if hasattr(X, "iloc") and not self.enable_categorical:
+            columns = self._category_columns(X)
+            if columns:
+                raise InvalidParameterError(
+                    f"the columns {columns} hold categories: set enable_categorical=True, or "
+                    "encode them as numbers"
+                )
+        return super()._table(X, reset=reset)
 
     def _categorical(self, X: np.ndarray, fit_params: dict[str, Any]) -> Collection[int]:
         types = self.feature_types
@@ -192,15 +219,14 @@ def _base(objective: str, known: Mapping[str, Any]) -> np.ndarray:
     return np.log(base) if isinstance(_VALUES.get(objective), Exponential) else base
 
 
-def _used_trees(learner: Mapping[str, Any], forest: Mapping[str, Any], outputs: int) -> int:
+def _used_trees(best: int | None, forest: Mapping[str, Any], outputs: int) -> int:
     """How many trees a prediction uses: those up to the best round, after early stopping."""
-    best = learner["attributes"].get("best_iteration")
     if best is None:
         return len(forest["trees"])
     if "iteration_indptr" in forest:
-        return int(forest["iteration_indptr"][int(best) + 1])
+        return int(forest["iteration_indptr"][best + 1])
     each = int(forest["gbtree_model_param"]["num_parallel_tree"])
-    return (int(best) + 1) * outputs * each
+    return (best + 1) * outputs * each
 
 
 def _tree(grown: Mapping[str, Any], group: int, outputs: int, weight: float) -> Tree:
@@ -248,6 +274,13 @@ def _leaf_vectors(grown: Mapping[str, Any], right: np.ndarray, outputs: int) -> 
     # A leaf has the number of its vector where splits have their right child.
     is_leaf = np.array(grown["left_children"]) == LEAF
     return vectors[np.where(is_leaf, right, 0)]
+
+
+def _categories(forest: Mapping[str, Any]) -> dict[int, list[Any]]:
+    """The categories of features that were columns of a data frame."""
+    found = enumerate(forest.get("cats", {}).get("enc", []))
+    named = {feature: _names(known) for feature, known in found}
+    return {feature: names for feature, names in named.items() if names}
 
 
 def _names(known: Mapping[str, Any]) -> list[Any]:
