@@ -194,7 +194,11 @@ def test_categories_of_imported_models() -> None:
 
 @pytest.mark.parametrize(
     ("estimator", "targets"),
-    [(XGBClassifier, (Y > 1).astype(int)), (XGBRFClassifier, (Y > 1).astype(int)), (XGBRegressor, Y)],
+    [
+        (XGBClassifier, (Y > 1).astype(int)),
+        (XGBRFClassifier, (Y > 1).astype(int)),
+        (XGBRegressor, Y),
+    ],
 )
 def test_imported_models(estimator: Any, targets: np.ndarray) -> None:
     floats = estimator.float_class(**{**SMALL, "gamma": 0.25}).fit(X, targets)
