@@ -87,7 +87,7 @@ class _Boosted(TreeEstimator):
             for place, known in enumerate(grown)
         ]
         features = int(dump["max_feature_idx"]) + 1
-        categories = {f: known for f, known in enumerate(_categories(dump)) if known}
+        categories = {f: np.array(c) for f, c in enumerate(_categories(dump)) if c}
         ensemble = TreeEnsemble(trees, np.zeros(outputs), features, link, categories)
         rows = probes(ensemble)
         rows[np.abs(rows) <= _ZERO] = np.nan  # where zeros are missing values
@@ -221,10 +221,10 @@ def _evaluation_pairs(given: dict[str, Any]) -> list[tuple[Any, Any]] | None:
     return list(zip(rows, targets, strict=True))
 
 
-def _categories(dump: Mapping[str, Any]) -> list[frozenset[float]]:
+def _categories(dump: Mapping[str, Any]) -> list[list[float]]:
     """The categories of each feature; none of those that are numbers."""
     infos = [dump["feature_infos"].get(name, {}) for name in dump["feature_names"]]
-    return [frozenset(float(v) for v in info.get("values", ()) if v >= 0) for info in infos]
+    return [sorted(float(v) for v in info.get("values", ()) if v >= 0) for info in infos]
 
 
 def _link(model: Any, given: str) -> Link:

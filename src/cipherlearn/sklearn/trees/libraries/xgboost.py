@@ -88,7 +88,7 @@ class _Boosted(TreeEstimator):
             np.broadcast_to(base, outputs).copy(),
             int(known["num_feature"]),
             link,
-            {f: frozenset(map(float, range(len(n)))) for f, n in _categories(forest).items()},
+            {f: np.arange(float(len(n))) for f, n in _categories(forest).items()},
         )
         rounds = (0, 0) if best is None else (0, best + 1)
 
