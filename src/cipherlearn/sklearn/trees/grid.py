@@ -86,7 +86,8 @@ def threshold_codes(
     for thresholds, names in zip(found, categories, strict=True):
         cuts = np.array(thresholds, dtype=precision)
         if names:
-            codes.append(CategoricalCode(np.array(sorted(names)), "own" if missing else "lowest"))
+            own = missing and not ensemble.unknown_is_missing
+            codes.append(CategoricalCode(np.array(sorted(names)), "own" if own else "lowest"))
             continue
         if bits is not None and len(cuts) > 1:
             cuts = np.linspace(cuts.min(), cuts.max(), 2**bits - 1, dtype=precision)
