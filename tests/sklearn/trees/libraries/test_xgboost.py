@@ -284,8 +284,23 @@ def test_the_contract_of_scikit_learn() -> None:
     )
     search = GridSearchCV(clone(model), {"max_depth": [1, 3], "n_bits": [2]}, cv=2).fit(X, COLOURS)
     assert search.best_params_["max_depth"] == 3
-    _, floats = XGBRegressor(**SMALL).fit_benchmark(X, Y)
-    assert isinstance(floats, xgboost.XGBRegressor)
+
+
+def test_the_float_model_beside_takes_numbers_for_labels() -> None:
+    held_out = {"eval_set": [(X, COLOURS)], "verbose": False}
+    model, floats = XGBClassifier(**SMALL).fit_benchmark(X, COLOURS, **held_out)
+    assert model.classes_.tolist() == ["blue", "green", "red"]
+    assert (model.predict(X) == model.classes_[floats.predict(X)]).mean() > 0.9
+
+
+@pytest.mark.parametrize("only", ["yes", "no"])
+def test_weights_may_leave_one_class(only: str) -> None:
+    check_classifier(XGBClassifier(**FINE).fit(X, ANSWERS, sample_weight=1.0 * (only == ANSWERS)))
+
+
+def test_logarithms_of_zero() -> None:
+    with pytest.raises(ModelError, match=r"base_score is \[0.0\].*count:poisson predicts zero"):
+        XGBRegressor(objective="count:poisson", **SMALL).fit(X, 0 * Y)
 
 
 @pytest.mark.parametrize("ensembling", ["server", "client"])

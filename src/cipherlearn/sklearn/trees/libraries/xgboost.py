@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xgboost
@@ -26,6 +26,9 @@ from cipherlearn.sklearn.trees.links import (
     Probability,
     Softmax,
 )
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 PACKAGE = "xgboost"
 EXTRA = "boosting"
@@ -89,6 +92,7 @@ class _Boosted(TreeEstimator):
             int(known["num_feature"]),
             link,
             {f: np.arange(float(len(n))) for f, n in _categories(forest).items()},
+            unknown_is_missing=False,
         )
         rounds = (0, 0) if best is None else (0, best + 1)
 
@@ -179,6 +183,23 @@ class _Classifier(_Boosted, BoostedClassifier):
             )
         return np.searchsorted(self.classes_, labels)
 
+    def fit_benchmark(
+        self, X: Any, y: Any, random_state: int | None = None, **fit_params: Any
+    ) -> tuple[Self, Any]:
+        """Fit, and fit the float model, to compare: see `EncryptedEstimator.fit_benchmark`.
+
+        The float model takes, and predicts, the places of labels in ``classes_``.
+        """
+        labels = np.unique(np.asarray(y))
+        places = np.searchsorted(labels, np.asarray(y))
+        if fit_params.get("eval_set") is not None:
+            self.classes_ = labels
+            pairs = [(rows, self._encoded(targets)) for rows, targets in fit_params["eval_set"]]
+            fit_params = {**fit_params, "eval_set": pairs}
+        found = super().fit_benchmark(X, places, random_state, **fit_params)
+        self.classes_ = labels
+        return found
+
 
 class _Regressor(_Boosted, TreeRegressor):
     def __sklearn_tags__(self) -> Any:
@@ -215,8 +236,17 @@ def _base(objective: str, known: Mapping[str, Any]) -> np.ndarray:
     """The scores without any tree: one, or one an output."""
     base = np.atleast_1d(np.array(json.loads(known["base_score"]), dtype=np.float64))
     if objective in _BASE_IS_PROBABILITY:
-        return np.log(base / (1.0 - base))
-    return np.log(base) if isinstance(_VALUES.get(objective), Exponential) else base
+        # As the library computes it: where training saw one class only, rounding matters.
+        share = np.clip(base, 1e-6, 1.0 - 1e-6).astype(np.float32)
+        return -np.log(1 / share - 1).astype(np.float64)
+    if not isinstance(_VALUES.get(objective), Exponential):
+        return base
+    if not (base > 0).all():
+        raise ModelError(
+            f"base_score is {base.tolist()}, whose logarithm is not finite, as when all targets of "
+            f"training are zero: {objective} predicts zero then. Train on some that are positive"
+        )
+    return np.log(base)
 
 
 def _used_trees(best: int | None, forest: Mapping[str, Any], outputs: int) -> int:
