@@ -51,9 +51,6 @@ class EncryptedEstimator(BaseEstimator, ABC):  # type: ignore[misc]
     #: Parameters of the estimator itself, with their defaults.
     own_parameters: ClassVar[Mapping[str, Any]] = {}
 
-    #: Set by `fit`.
-    sklearn_model: Any = None
-
     def __init_subclass__(cls, *, wraps: type | None = None, **options: Any) -> None:
         super().__init_subclass__(**options)
         if wraps is not None:
@@ -67,7 +64,7 @@ class EncryptedEstimator(BaseEstimator, ABC):  # type: ignore[misc]
 
     def set_params(self, **params: Any) -> Self:
         """Set parameters; see `get_params`."""
-        if _takes_any(type(self)):
+        if takes_any(type(self)):
             known = set(self._get_param_names())
             more = {k: params.pop(k) for k in list(params) if k.partition("__")[0] not in known}
             if more:
@@ -81,13 +78,23 @@ class EncryptedEstimator(BaseEstimator, ABC):  # type: ignore[misc]
 
     def __getattr__(self, name: str) -> Any:
         # Only asked for what is not there: fitted attributes of the float model.
-        model = self.__dict__.get("sklearn_model")
+        model = self.__dict__.get("_float_model")
         if model is not None and name.endswith("_") and not name.startswith("_"):
             return getattr(model, name)
+        inherent = inspect.getattr_static(type(self), name, None)
+        if isinstance(inherent, property):
+            # It raised an AttributeError (not fitted, say), which brought us here: say it again.
+            return inherent.__get__(self)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __sklearn_is_fitted__(self) -> bool:
         return "module_" in self.__dict__
+
+    @property
+    def sklearn_model(self) -> Any:
+        """The fitted float model; None before `fit`."""
+        # Kept under a private name: public attributes are for parameters, in scikit-learn's terms.
+        return self.__dict__.get("_float_model")
 
     @property
     def is_fitted(self) -> bool:
@@ -256,9 +263,15 @@ def _constructor(signature: inspect.Signature) -> Callable[..., None]:
     return store
 
 
-def _takes_any(cls: type) -> bool:
+def takes_any(cls: type) -> bool:
+    """Whether a class takes parameters that it does not name."""
     parameters = inspect.signature(cls.__init__).parameters.values()  # type: ignore[misc]
     return any(p.kind is p.VAR_KEYWORD for p in parameters)
+
+
+def without_graph(values: Any) -> Any:
+    """Tensors as arrays; all else as it is."""
+    return values.detach().cpu().numpy() if hasattr(values, "detach") else values
 
 
 def check_choice(value: Any, name: str, accepted: tuple[str, ...]) -> str:

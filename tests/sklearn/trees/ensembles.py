@@ -14,7 +14,8 @@ def codes_of(rng: np.random.Generator, features: int) -> list[FeatureCode]:
     for feature in range(features):
         states = int(rng.integers(2, 8))
         if feature % 3 == 2:
-            codes.append(CategoricalCode(np.arange(float(states))))
+            missing = ("lowest", "own")[feature % 2]
+            codes.append(CategoricalCode(np.arange(float(states)), missing))
         else:
             cuts = np.sort(rng.normal(size=states)).astype(np.float32)
             codes.append(OrdinalCode.between(cuts, ("refused", "own")[feature % 2]))

@@ -59,6 +59,16 @@ def test_categories_that_are_not_known_are_as_missing_values() -> None:
     code = CategoricalCode(np.array([1.0, 4.0]))
     assert code.states(np.array([4.0, 2.0, np.nan, 1.0, 9.0])).tolist() == [2, 0, 0, 1, 0]
 
+    code = CategoricalCode(np.array([1.0, 4.0]), "own")
+    assert code.states(np.array([4.0, 2.0, np.nan, 1.0, 9.0])).tolist() == [2, 0, 3, 1, 0]
+
+
+def test_missing_values_that_are_as_other_categories_lose_their_state() -> None:
+    code = CategoricalCode(np.array([1.0, 4.0]), "own")
+    apart = code.merged(np.array([[False, False, True, True]]))
+    assert (apart.missing, apart.representatives[:2].tolist()) == ("own", [-1.0, 4.0])
+    assert code.merged(np.array([[False, True, False, False]])).missing == "lowest"
+
 
 @given(SEEDS)
 def test_merged_states_are_still_told_apart(seed: int) -> None:

@@ -8,13 +8,25 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from sklearn.base import ClassifierMixin, RegressorMixin
+from sklearn.utils import get_tags
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import validate_data
+from sklearn.utils.validation import column_or_1d, validate_data
 
-from cipherlearn.errors import InvalidParameterError, InvalidTypeError, UnknownKeyError
-from cipherlearn.sklearn._base import EncryptedEstimator, EstimatorNotFittedError, check_choice
+from cipherlearn.errors import (
+    InvalidParameterError,
+    InvalidShapeError,
+    InvalidTypeError,
+    UnknownKeyError,
+)
+from cipherlearn.sklearn._base import (
+    EncryptedEstimator,
+    EstimatorNotFittedError,
+    check_choice,
+    takes_any,
+    without_graph,
+)
 from cipherlearn.sklearn.trees.bits import TreeBits, choose_bits
-from cipherlearn.sklearn.trees.encoding import FeatureCode
+from cipherlearn.sklearn.trees.encoding import CategoricalCode, FeatureCode
 from cipherlearn.sklearn.trees.ensemble import TreeEnsemble
 from cipherlearn.sklearn.trees.grid import feature_code, threshold_codes, used_codes
 from cipherlearn.sklearn.trees.module import TreeModule
@@ -70,6 +82,9 @@ class TreeEstimator(EncryptedEstimator):
     #: Bits that leaves have beyond those of the features, unless users say how many.
     more_leaf_bits: ClassVar[int] = 0
 
+    #: What the library compares values in.
+    precision: ClassVar[Any] = np.float32
+
     n_bits: Any
     inputs: str
     ensembling: str
@@ -91,16 +106,25 @@ class TreeEstimator(EncryptedEstimator):
         """Whether columns of data frames may hold categories (dtypes category, object)."""
         return False
 
+    def _category_columns(self, X: Any) -> list[Any]:
+        """Columns of a data frame of training whose values are numbered."""
+        return [name for name in X.columns if X[name].dtype.name in _CATEGORIES]
+
     @staticmethod
-    def _named_categories(model: Any) -> dict[int, list[Any]]:
-        """Names of categories that a fitted model knows, in the order of their numbers."""
+    def _category_names(model: Any) -> dict[int, list[Any]] | None:
+        """The values that a model numbers, by feature; None if it does not know them."""
         del model
-        return {}
+        return None
 
     def _categorical(self, X: np.ndarray, fit_params: dict[str, Any]) -> Collection[int]:
         """Features that are categories: columns of data frames, unless a library knows more."""
         del X, fit_params
         return self.categories_
+
+    def _with_gaps(self, X: np.ndarray, categorical: Collection[int]) -> np.ndarray:
+        """Rows with NaN where a library takes a value for a missing one."""
+        del categorical
+        return X
 
     def _train(
         self,
@@ -139,16 +163,23 @@ class TreeEstimator(EncryptedEstimator):
         bits = choose_bits(self, X, y, fit_params) if is_auto else TreeBits.of(self.n_bits, more)
         rows, targets = self._checked(X, y)
         categories = self._categorical(rows, fit_params)
-        codes = [
-            feature_code(column, bits.inputs, categorical=feature in categories)
-            for feature, column in enumerate(rows.T)
-        ]
+        rows = self._with_gaps(rows, categories)
+        counted = _counted(rows, fit_params.get("sample_weight"))
+        self.codes_ = codes = self._grid(counted, bits, categories)
         model = self._train(on_grid(rows, codes), targets, categories, fit_params)
         return self._adopt(model, codes, bits)
 
+    def _grid(
+        self, rows: np.ndarray, bits: TreeBits, categories: Collection[int]
+    ) -> list[FeatureCode]:
+        return [
+            feature_code(column, bits.inputs, categorical=f in categories, precision=self.precision)
+            for f, column in enumerate(rows.T)
+        ]
+
     def _adopt(self, model: Any, codes: list[FeatureCode], bits: TreeBits) -> Self:
         """Take over a fitted float model."""
-        self.sklearn_model = model
+        self._float_model = model
         self.ensemble_ = self._encrypted(model)
         if self.inputs == "used-thresholds":
             codes = used_codes(self.ensemble_, codes)
@@ -204,15 +235,18 @@ class TreeEstimator(EncryptedEstimator):
                 f"{cls.__name__}.from_model takes a fitted {cls.float_class.__name__}, not a "
                 f"{type(model).__name__}"
             )
+        check_choice(inputs, "inputs", INPUTS)
+        check_choice(ensembling, "ensembling", ENSEMBLING)
         bits = TreeBits.of(n_bits, cls.more_leaf_bits)
+        known, taken = cls._get_param_names(), model.get_params(deep=False)
+        if not takes_any(cls):
+            taken = {name: value for name, value in taken.items() if name in known}
         own = {**own, "n_bits": n_bits, "inputs": inputs, "ensembling": ensembling}
         if unknown := sorted(own.keys() - cls.own_parameters.keys()):
             raise UnknownKeyError(
                 f"{cls.__name__}.from_model does not take {unknown}; it takes "
                 f"{sorted(cls.own_parameters)}, and has the other parameters from the model"
             )
-        known = cls._get_param_names()
-        taken = {name: v for name, v in model.get_params(deep=False).items() if name in known}
         self = cls(**{**taken, **own})
         try:
             ensemble = cls.read(model)
@@ -220,19 +254,24 @@ class TreeEstimator(EncryptedEstimator):
             raise EstimatorNotFittedError(
                 f"the {type(model).__name__} is not fitted: {error}"
             ) from error
-        self.categories_ = cls._named_categories(model)
-        if inputs == "used-thresholds" or X is None:
-            exact = inputs == "used-thresholds"
-            codes = threshold_codes(
-                ensemble, None if exact else bits.inputs, missing=self._takes_missing()
-            )
-        else:
-            table = self._table(X, reset=not self.categories_)
+        names = cls._category_names(model)
+        self.categories_ = names or {}
+        cuts = None if inputs == "used-thresholds" else bits.inputs
+        codes = threshold_codes(
+            ensemble, cuts, missing=self._takes_missing(), precision=self.precision
+        )
+        if cuts is not None and X is not None:
+            table = self._table(X, reset=names is None)
             rows = validate_data(self, table, dtype=np.float64, ensure_all_finite="allow-nan")
+            if rows.shape[1] != ensemble.n_features:
+                raise InvalidShapeError(
+                    f"X has {rows.shape[1]} features, the model {ensemble.n_features}: give rows "
+                    "like those that it was trained on"
+                )
             categories = {f for tree in ensemble.trees for f in tree.feature[list(tree.categories)]}
+            chosen = self._grid(self._with_gaps(rows, categories), bits, categories)
             codes = [
-                feature_code(column, bits.inputs, categorical=feature in categories)
-                for feature, column in enumerate(rows.T)
+                codes[f] if f in ensemble.known_categories else c for f, c in enumerate(chosen)
             ]
         return self._adopt(model, codes, bits)
 
@@ -241,15 +280,17 @@ class TreeEstimator(EncryptedEstimator):
     def _table(self, X: Any, *, reset: bool) -> Any:
         """Data frames with numbers in place of categories: their place among those of training.
 
-        Categories that training did not know are missing values.
+        Categories that training did not know are missing values. Tensors are arrays.
         """
+        X = without_graph(X)
         if reset:
             self.categories_: dict[int, list[Any]] = {}
-        if not self._takes_categories() or not hasattr(X, "columns"):
+        if not self._takes_categories() or not hasattr(X, "iloc"):
             return X
+        numbered = set(self._category_columns(X)) if reset else set()
         X = X.copy()
         for place, name in enumerate(X.columns):
-            if reset and X[name].dtype.name in _CATEGORIES:
+            if name in numbered:
                 column = X[name].astype("category").cat
                 self.categories_[place] = column.categories.tolist()
             if place in self.categories_:
@@ -265,6 +306,8 @@ class TreeEstimator(EncryptedEstimator):
             dtype=np.float64,
             ensure_all_finite="allow-nan" if self._takes_missing() else True,
         )
+        codes = enumerate(self.codes_)
+        rows = self._with_gaps(rows, [f for f, c in codes if isinstance(c, CategoricalCode)])
         for feature in np.flatnonzero(np.isnan(rows).any(axis=0)).tolist():
             if self.codes_[feature].missing == "refused":
                 raise InvalidParameterError(
@@ -275,6 +318,7 @@ class TreeEstimator(EncryptedEstimator):
 
     def post_processing(self, *values: np.ndarray) -> np.ndarray:
         """Predictions of a regressor, or probabilities of classes, of dequantized results."""
+        self.check_model_is_fitted()
         return self.ensemble_.link(self.module_.post_processing(*values))
 
     def __sklearn_tags__(self) -> Any:
@@ -305,11 +349,13 @@ class TreeClassifier(ClassifierMixin, TreeEstimator):  # type: ignore[misc]
         numpy.ndarray of float64, shape (rows, classes)
             In the order of ``classes_``.
         """
-        return self.ensemble_.link(self._raw(X, fhe))
+        scores = self._raw(X, fhe)
+        return self.ensemble_.link(scores)
 
     def predict(self, X: Any, fhe: str = "disable") -> np.ndarray:
         """The most probable class of each row: see `predict_proba`."""
-        return np.asarray(self.classes_[self.predict_proba(X, fhe).argmax(axis=1)])
+        places = self.predict_proba(X, fhe).argmax(axis=1)
+        return np.asarray(self.classes_[places])
 
 
 class TreeRegressor(RegressorMixin, TreeEstimator):  # type: ignore[misc]
@@ -330,7 +376,8 @@ class TreeRegressor(RegressorMixin, TreeEstimator):  # type: ignore[misc]
         -------
         numpy.ndarray of float64, shape (rows,) or (rows, outputs)
         """
-        values = self.ensemble_.link(self._raw(X, fhe))
+        scores = self._raw(X, fhe)
+        values = self.ensemble_.link(scores)
         return values[:, 0] if values.shape[1] == 1 else values
 
 
@@ -343,6 +390,12 @@ def on_grid(rows: np.ndarray, codes: list[FeatureCode]) -> np.ndarray:
     return np.stack(columns, axis=1)
 
 
+def _counted(rows: np.ndarray, weights: Any) -> np.ndarray:
+    """Rows without those that weigh nothing: the grid is as if they were not there."""
+    given = np.asarray(() if weights is None else without_graph(weights))
+    return rows[given != 0] if given.shape == (len(rows),) and given.any() else rows
+
+
 def _validated(
     estimator: TreeEstimator, X: Any, y: Any, **options: Any
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -351,10 +404,12 @@ def _validated(
     rows, targets = validate_data(
         estimator,
         table,
-        y,
+        without_graph(y),
         dtype=np.float64,
         ensure_all_finite=finite,
         multi_output=True,
         **options,
     )
+    if np.shape(targets)[1:] == (1,) and not get_tags(estimator).target_tags.multi_output:
+        targets = column_or_1d(targets, warn=True)
     return np.asarray(rows), np.asarray(targets)

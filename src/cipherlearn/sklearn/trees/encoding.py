@@ -13,6 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+#: Stands for all categories that have no state: these are counted from 0.
+OTHER_CATEGORY = -1.0
+
 
 class FeatureCode(ABC):
     """The states of one feature, and their bits."""
@@ -69,13 +72,13 @@ class FeatureCode(ABC):
 
 @dataclass(frozen=True, eq=False)
 class OrdinalCode(FeatureCode):
-    """Numbers, in unary code. They are compared in single precision, as most libraries do.
+    """Numbers, in unary code. They are compared in the precision of the cuts.
 
     Parameters
     ----------
-    cuts : numpy.ndarray of float32, shape (n,)
+    cuts : numpy.ndarray of float32 or float64, shape (n,)
         Ascending. The state of a value is the number of cuts that it reaches.
-    points : numpy.ndarray of float32, shape (n + 1,)
+    points : numpy.ndarray, shape (n + 1,)
         A value in each state: what trees are trained on.
     missing : {"refused", "lowest", "own"}, default="refused"
         Missing values: an error; as what lies below all cuts; the last state, with a bit of its
@@ -89,15 +92,15 @@ class OrdinalCode(FeatureCode):
     @classmethod
     def between(cls, cuts: np.ndarray, missing: str = "refused") -> OrdinalCode:
         """States that nothing is known of but their cuts, which may be in any order."""
-        cuts = np.unique(cuts.astype(np.float32))
+        cuts = np.unique(cuts)
         ends = np.concatenate([2 * cuts[:1] - cuts[1:2], cuts, 2 * cuts[-1:] - cuts[-2:-1]])
         if len(cuts) < 2:
             ends = np.concatenate([cuts - 1, cuts, cuts + 1])
         points = (ends[1:] + ends[:-1]) / 2
         # Between neighbouring numbers there is none.
         points[1:] = np.where(points[1:] < ends[2:], points[1:], ends[1:-1])
-        points[:1] = np.minimum(points[:1], np.nextafter(cuts[:1], np.float32(-np.inf)))
-        return cls(cuts, points if len(cuts) else np.zeros(1, dtype=np.float32), missing)
+        points[:1] = np.minimum(points[:1], np.nextafter(cuts[:1], cuts.dtype.type(-np.inf)))
+        return cls(cuts, points if len(cuts) else np.zeros(1, dtype=cuts.dtype), missing)
 
     @property
     def n_states(self) -> int:
@@ -112,7 +115,7 @@ class OrdinalCode(FeatureCode):
 
     def states(self, values: np.ndarray) -> np.ndarray:
         """How many cuts a value reaches."""
-        found = np.searchsorted(self.cuts, values.astype(np.float32), side="right")
+        found = np.searchsorted(self.cuts, values.astype(self.cuts.dtype), side="right")
         return np.where(np.isnan(values), len(self.points) if self.missing == "own" else 0, found)
 
     def coefficients(self, function: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -144,39 +147,43 @@ class CategoricalCode(FeatureCode):
     Parameters
     ----------
     categories : numpy.ndarray of float64, shape (n,)
-        Ascending. State 0 is that of missing values and of all other categories.
+        Ascending. State 0 is that of all other categories.
+    missing : {"lowest", "own"}, default="lowest"
+        Missing values: as other categories; the last state, with a bit of its own.
     """
 
     categories: np.ndarray
-
-    #: Missing values have a state always.
-    missing = "lowest"
+    missing: str = "lowest"
 
     @property
     def n_states(self) -> int:
-        """One more than there are categories."""
-        return len(self.categories) + 1
+        """One more than there are categories, and that of missing values."""
+        return len(self.categories) + 1 + (self.missing == "own")
 
     @property
     def representatives(self) -> np.ndarray:
-        """NaN, and the categories."""
+        """The categories, after NaN; or after what is none of them, and before NaN."""
+        if self.missing == "own":
+            return np.concatenate([[OTHER_CATEGORY], self.categories, [np.nan]])
         return np.concatenate([[np.nan], self.categories])
 
     def states(self, values: np.ndarray) -> np.ndarray:
         """The place of a category, counted from 1."""
         place = np.searchsorted(self.categories, values)
-        known = np.isin(values, self.categories)
-        return np.where(known, place + 1, 0)
+        known = np.where(np.isin(values, self.categories), place + 1, 0)
+        return np.where(np.isnan(values) & (self.missing == "own"), self.n_states - 1, known)
 
     def coefficients(self, function: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Differences to state 0."""
         return function[1:] - function[:1], function[0]
 
     def bits(self, states: np.ndarray) -> np.ndarray:
-        """One a category."""
+        """One a category, and one for a missing value."""
         return np.asarray(states[:, None] == np.arange(1, self.n_states))
 
     def merged(self, told_apart: np.ndarray) -> FeatureCode:
         """Without the categories that no function tells from the others."""
         needed = (told_apart[:, 1:] != told_apart[:, :1]).any(axis=0)
-        return CategoricalCode(self.categories[needed])
+        as_others = self.missing == "own" and not needed[-1]
+        categories = self.categories[needed[: len(self.categories)]]
+        return CategoricalCode(categories, "lowest" if as_others else self.missing)

@@ -91,8 +91,9 @@ class TreeEnsemble:
     link : Link, default=Identity()
         What the scores mean.
     known_categories : mapping of int to numpy.ndarray of float64, default={}
-        Feature -> the categories that the library knows, beside those that splits name. Others are
-        treated as missing values.
+        Feature -> the categories that the library knows, beside those that splits name.
+    unknown_is_missing : bool, default=True
+        Whether other categories are treated as missing values. Otherwise they go left.
 
     Raises
     ------
@@ -105,6 +106,7 @@ class TreeEnsemble:
     n_features: int
     link: Link = field(default_factory=Identity)
     known_categories: Mapping[int, np.ndarray] = field(default_factory=dict)
+    unknown_is_missing: bool = True
 
     def __post_init__(self) -> None:
         for number, tree in enumerate(self.trees):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,9 @@ from cipherlearn.sklearn.trees.encoding import CategoricalCode, FeatureCode, Ord
 from cipherlearn.sklearn.trees.ensemble import LEAF, TreeEnsemble
 
 
-def feature_code(values: np.ndarray, bits: int, *, categorical: bool = False) -> FeatureCode:
+def feature_code(
+    values: np.ndarray, bits: int, *, categorical: bool = False, precision: Any = np.float32
+) -> FeatureCode:
     """The states of one feature, from its training values alone.
 
     Half way between cuts at equal distances and cuts that as many values lie between: the former
@@ -26,16 +29,18 @@ def feature_code(values: np.ndarray, bits: int, *, categorical: bool = False) ->
         At most ``2**bits`` states, beside that of missing values.
     categorical : bool, default=False
         Whether values are numbers of categories: each has a state then, however many there are.
+    precision : numpy dtype, default=float32
+        What values are compared in.
     """
     present = values[~np.isnan(values)]
     known = np.unique(present)
     if categorical:
         return CategoricalCode(known)
-    code = OrdinalCode.between(_cuts(known, present, 2**bits))
+    code = OrdinalCode.between(_cuts(known, present, 2**bits).astype(precision))
     states = code.states(present)
     count = np.bincount(states, minlength=code.n_states)
     total = np.bincount(states, weights=present, minlength=code.n_states)
-    means = (total / np.maximum(count, 1)).astype(np.float32)
+    means = (total / np.maximum(count, 1)).astype(precision)
     # Of values that are nearly equal, the mean may round into another state.
     usable = (count > 0) & (code.states(means) == np.arange(code.n_states))
     points = np.where(usable, means, code.points)
@@ -52,7 +57,7 @@ def _cuts(known: np.ndarray, present: np.ndarray, states: int) -> np.ndarray:
 
 
 def threshold_codes(
-    ensemble: TreeEnsemble, bits: int | None, *, missing: bool
+    ensemble: TreeEnsemble, bits: int | None, *, missing: bool, precision: Any = np.float32
 ) -> list[FeatureCode]:
     """The states of all features from the thresholds of trees, where there is no data.
 
@@ -64,6 +69,8 @@ def threshold_codes(
         threshold, which tells them to the client.
     missing : bool
         Whether values may be missing.
+    precision : numpy dtype, default=float32
+        What values are compared in.
     """
     found: list[list[float]] = [[] for _ in range(ensemble.n_features)]
     known = ensemble.known_categories
@@ -73,17 +80,18 @@ def threshold_codes(
             feature = int(tree.feature[node])
             if node in tree.categories:
                 categories[feature] |= tree.categories[node]
-            else:
+            elif np.isfinite(tree.threshold[node]):  # others tell missing values apart only
                 found[feature].append(float(tree.threshold[node]))
     codes: list[FeatureCode] = []
     for thresholds, names in zip(found, categories, strict=True):
         # Infinite thresholds tell missing values from all others.
-        cuts = np.array([t for t in thresholds if np.isfinite(t)], dtype=np.float64)
+        cuts = np.array([t for t in thresholds if np.isfinite(t)], dtype=precision)
         if names:
-            codes.append(CategoricalCode(np.array(sorted(names))))
+            own = missing and not ensemble.unknown_is_missing
+            codes.append(CategoricalCode(np.array(sorted(names)), "own" if own else "lowest"))
             continue
         if bits is not None and len(cuts) > 1:
-            cuts = np.linspace(cuts.min(), cuts.max(), 2**bits - 1)
+            cuts = np.linspace(cuts.min(), cuts.max(), 2**bits - 1, dtype=precision)
         codes.append(OrdinalCode.between(cuts, "own" if missing else "refused"))
     return codes
 

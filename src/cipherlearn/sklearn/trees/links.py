@@ -37,12 +37,29 @@ class Exponential(Link):
 
 
 @dataclass(frozen=True)
-class Logistic(Link):
-    """One score: the logarithm of the odds of the second of two classes."""
+class Probability(Link):
+    """Values between 0 and 1, each by itself: scores are the logarithms of their odds in some unit.
+
+    Parameters
+    ----------
+    scale : float, default=1.0
+        The unit.
+    """
+
+    scale: float = 1.0
+
+    def __call__(self, scores: np.ndarray) -> np.ndarray:
+        """The logistic function of the scores."""
+        return np.asarray(expit(self.scale * scores))
+
+
+@dataclass(frozen=True)
+class Logistic(Probability):
+    """One score: the logarithm of the odds of the second of two classes, in some unit."""
 
     def __call__(self, scores: np.ndarray) -> np.ndarray:
         """Probabilities of both classes."""
-        second = expit(scores[:, 0])
+        second = super().__call__(scores[:, 0])
         return np.stack([1.0 - second, second], axis=1)
 
 
@@ -70,9 +87,33 @@ class Shares(Link):
     """Scores are probabilities already, of all classes but the first: it has what is left.
 
     Leaves are rounded, so that sums may leave [0, 1] by a little.
+
+    Parameters
+    ----------
+    classes : tuple of int, optional
+        How many classes each of several targets has, whose scores stand side by side. Default: one
+        target, with a class more than there are scores.
     """
 
+    classes: tuple[int, ...] = ()
+
     def __call__(self, scores: np.ndarray) -> np.ndarray:
-        """Probabilities of the classes."""
+        """Probabilities of the classes of all targets, side by side."""
+        sizes = self.classes or (scores.shape[1] + 1,)
+        ends = np.cumsum([size - 1 for size in sizes])
+        targets = np.split(scores[:, : ends[-1]], ends[:-1], axis=1)
+        return np.concatenate([self._of_target(part) for part in targets], axis=1)
+
+    @staticmethod
+    def _of_target(scores: np.ndarray) -> np.ndarray:
         shares = np.clip(np.concatenate([1.0 - scores.sum(axis=1)[:, None], scores], axis=1), 0, 1)
         return np.asarray(shares / shares.sum(axis=1, keepdims=True))
+
+
+@dataclass(frozen=True)
+class Isolation(Link):
+    """One score: the mean length of a path, in units of what is usual. The rarer, the lower."""
+
+    def __call__(self, scores: np.ndarray) -> np.ndarray:
+        """Between -1 for what is isolated at once and 0."""
+        return np.asarray(-(2.0**-scores))

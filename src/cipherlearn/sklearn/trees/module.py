@@ -149,6 +149,8 @@ class TreeModule(CircuitModel):
             ],
             axis=1,
         )
+        if not bits.shape[1]:
+            bits = np.zeros((len(rows), 1), dtype=dtype)
         inputs = (bits,) * len(self.input_shapes)
         return inputs if len(inputs) > 1 else inputs[0]
 

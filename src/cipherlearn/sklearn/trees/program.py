@@ -43,7 +43,7 @@ def build_circuit(cover: Cover, codes: Sequence[FeatureCode], *, sums: bool = Tr
     """
     builder = Builder()
     first = np.cumsum([0, *(code.n_bits for code in codes)])
-    shape = (1, int(first[-1]))
+    shape = (1, max(1, int(first[-1])))  # a bit that says nothing, if all features are constant
     results: dict[str, IntValue] = {}
     if cover.blocks:
         bits = builder.input(LOOKED_UP, shape, 0, 1)

@@ -122,6 +122,8 @@ class _Boosting(TreeEstimator):
     The other parameters are interpret's.
     """
 
+    precision = np.float64
+
     #: They cost next to nothing: no look-up reads them.
     more_leaf_bits = 2
 
@@ -146,13 +148,13 @@ class _Boosting(TreeEstimator):
         return _ensemble(model, 2 ** check_bits(self.pair_bits, "pair_bits", MOST_PAIR_BITS))
 
     @staticmethod
-    def _named_categories(model: Any) -> dict[int, list[Any]]:
+    def _category_names(model: Any) -> dict[int, list[Any]] | None:
         named = {}
         for feature, levels in enumerate(model.bins_):
             names = list(levels[0]) if isinstance(levels[0], dict) else []
             if [*_numbers(dict.fromkeys(names, 0)).values()] == [*range(len(names))] and names:
                 named[feature] = names
-        return named
+        return named or None
 
     def _takes_missing(self) -> bool:
         return True

@@ -1,0 +1,484 @@
+"""What holds for all tree estimators, whatever library trains them: scikit-learn's contract."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.base import clone, is_classifier, is_outlier_detector, is_regressor
+from sklearn.datasets import make_classification, make_regression
+from sklearn.exceptions import NotFittedError as ScikitNotFittedError
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils import get_tags
+from sklearn.utils.estimator_checks import parametrize_with_checks
+from threadpoolctl import threadpool_limits
+
+from cipherlearn import sklearn as estimators
+from cipherlearn.errors import (
+    InvalidParameterError,
+    InvalidTypeError,
+    MissingDependencyError,
+    NotCompiledError,
+    NotFittedError,
+    UnknownKeyError,
+)
+from cipherlearn.sklearn.trees.libraries import estimator_names
+
+#: Settings for a quick training. An estimator gets those that it has; of names for one thing, the
+#: first: some libraries have several, and take one of them.
+QUICK: dict[tuple[str, ...], Any] = {
+    ("n_bits",): 4,
+    ("iterations", "n_estimators", "max_iter"): 5,
+    ("depth", "max_depth"): 3,
+    ("learning_rate",): 0.5,
+    ("random_state",): 0,
+    ("thread_count",): 1,
+    ("allow_writing_files",): False,
+    ("logging_level",): "Silent",
+    ("max_rounds",): 20,
+    ("outer_bags",): 1,
+    ("interactions",): 0,
+}
+
+OUTLIERS = {"IsolationForest"}
+
+#: Checks of scikit-learn that fail, for which estimators, and why.
+EXPECTED_FAILURES: dict[str, dict[str, str]] = {
+    "check_sample_weight_equivalence_on_dense_data": {
+        **dict.fromkeys(
+            ("RandomForestClassifier", "RandomForestRegressor"),
+            "fails for scikit-learn's as well: rows are drawn, whatever they weigh",
+        ),
+        **dict.fromkeys(
+            ("GradientBoostingClassifier", "GradientBoostingRegressor"),
+            "fails for scikit-learn's as well: of equal splits, weights change which is taken",
+        ),
+        "IsolationForest": "fails for scikit-learn's as well: it draws rows by their weights",
+    },
+    "check_classifiers_one_label": {
+        "CatBoostClassifier": "CatBoost itself does not train on one class",
+    },
+    "check_fit2d_1sample": dict.fromkeys(
+        ("CatBoostClassifier", "CatBoostRegressor"),
+        "CatBoost itself does not train on constant features, and says so in an error of its own",
+    ),
+}
+
+
+def made(name: str) -> Any:
+    """An estimator that is trained in no time; what keeps it from being imported, if anything."""
+    try:
+        estimator = getattr(estimators, name)()
+    except MissingDependencyError as error:
+        return error
+    known = estimator.get_params()
+    found = {next((name for name in names if name in known), ""): v for names, v in QUICK.items()}
+    found.pop("", None)
+    return estimator.set_params(**found)
+
+
+def quick(name: str) -> Any:
+    """The same, or the test is skipped."""
+    estimator = made(name)
+    if isinstance(estimator, MissingDependencyError):
+        pytest.skip(str(estimator))
+    return estimator
+
+
+def importable() -> list[Any]:
+    found = map(made, estimator_names())
+    return [each for each in found if not isinstance(each, MissingDependencyError)]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """So little data is slower in several."""
+    with threadpool_limits(1):
+        yield
+
+
+def expected_failures(estimator: Any) -> dict[str, str]:
+    name = type(estimator).__name__
+    return {check: by[name] for check, by in EXPECTED_FAILURES.items() if name in by}
+
+
+@parametrize_with_checks(importable(), expected_failed_checks=expected_failures)
+def test_scikit_learn_checks(estimator: Any, check: Callable[[Any], None]) -> None:
+    check(estimator)
+
+
+@functools.cache
+def rows_and_targets(kind: str) -> tuple[np.ndarray, np.ndarray]:
+    """90 rows of 4 features, in single precision: what all input types can hold."""
+    if kind == "regressor":
+        X, y = make_regression(90, 4, n_informative=3, noise=1.0, random_state=0)
+        return X.astype(np.float32), y
+    X, y = make_classification(
+        90, 4, n_informative=3, n_redundant=0, n_classes=3, n_clusters_per_class=1, random_state=0
+    )
+    return X.astype(np.float32), np.array(["blue", "green", "red"])[y]
+
+
+def data_for(estimator: Any) -> tuple[np.ndarray, Any]:
+    X, y = rows_and_targets("regressor" if is_regressor(estimator) else "classifier")
+    return X, None if is_outlier_detector(estimator) else y
+
+
+def numbers_for(estimator: Any) -> tuple[np.ndarray, ...]:
+    """The same with classes by number: not all libraries take names, where we do."""
+    X, y = data_for(estimator)
+    if y is None:
+        return (X,)
+    return X, np.unique(y, return_inverse=True)[1] if is_classifier(estimator) else y
+
+
+@functools.cache
+def _fitted(name: str) -> Any:
+    estimator = quick(name)
+    estimator.fit(*data_for(estimator))
+    return estimator
+
+
+@functools.cache
+def _compiled(name: str) -> Any:
+    estimator = quick(name)
+    estimator.fit(*data_for(estimator)).compile(engine="clear")
+    return estimator
+
+
+@pytest.fixture(params=estimator_names())
+def name(request: pytest.FixtureRequest) -> Iterator[str]:
+    quick(request.param)  # skips if its library is not there
+    return request.param
+
+
+@pytest.fixture
+def estimator(name: str) -> Any:
+    return quick(name)
+
+
+@pytest.fixture
+def fitted(name: str) -> Any:
+    """Not to be changed."""
+    return _fitted(name)
+
+
+@pytest.fixture
+def compiled(name: str) -> Any:
+    """Not to be changed."""
+    return _compiled(name)
+
+
+def outputs(estimator: Any, X: Any, **options: Any) -> np.ndarray:
+    """Whatever says most of rows."""
+    for method in ("predict_proba", "score_samples"):
+        if hasattr(estimator, method):
+            return getattr(estimator, method)(X, **options)
+    return estimator.predict(X, **options)
+
+
+def test_it_says_what_it_is(name: str) -> None:
+    estimator = quick(name)
+    kinds = [is_classifier(estimator), is_regressor(estimator), is_outlier_detector(estimator)]
+    assert kinds == [name.endswith("Classifier"), name.endswith("Regressor"), name in OUTLIERS]
+
+
+def test_parameters_are_those_of_the_float_model_and_our_own(estimator: Any) -> None:
+    params = estimator.get_params()
+    assert {"n_bits", "inputs", "ensembling"} <= set(params)
+    assert set(estimator.get_sklearn_params()) == set(params) - {"n_bits", "inputs", "ensembling"}
+    other = clone(estimator).set_params(n_bits={"op_inputs": 3, "op_leaves": 5})
+    assert other.get_params()["n_bits"] == {"op_inputs": 3, "op_leaves": 5}
+    assert estimator.n_bits == 4
+    assert repr(params) == repr(clone(estimator).get_params())
+
+
+def test_clone_of_a_fitted_one_is_not_fitted(fitted: Any) -> None:
+    assert fitted.is_fitted
+    assert not clone(fitted).is_fitted
+    assert clone(fitted).sklearn_model is None
+
+
+def test_pipeline(estimator: Any) -> None:
+    X, y = data_for(estimator)
+    whole = make_pipeline(StandardScaler(), estimator).fit(X, y)
+    assert whole.predict(X).shape == (len(X),)
+
+
+def scorer(estimator: Any, X: Any, y: Any = None) -> float:
+    """Of anything."""
+    return float(np.mean(outputs(estimator, X))) if y is None else estimator.score(X, y)
+
+
+def test_grid_search_over_bits(estimator: Any) -> None:
+    X, y = data_for(estimator)
+    search = GridSearchCV(
+        estimator, {"n_bits": [1, 4]}, cv=2, scoring=scorer, error_score="raise"
+    ).fit(X, y)
+    assert search.best_estimator_.n_bits_["op_inputs"] == search.best_params_["n_bits"]
+    assert search.predict(X).shape == (len(X),)
+    assert search.best_score_ == search.cv_results_["mean_test_score"].max()
+
+
+def test_cross_validation(estimator: Any) -> None:
+    X, y = data_for(estimator)
+    scores = cross_val_score(estimator, X, y, cv=3, scoring=scorer, error_score="raise")
+    assert scores.shape == (3,)
+    assert y is None or scores.mean() > 0.4
+
+
+def test_data_frames(name: str, fitted: Any) -> None:
+    estimator = quick(name)
+    X, y = data_for(estimator)
+    frame = pd.DataFrame(X, columns=["a", "b", "c", "d"])
+    estimator.fit(frame, None if y is None else pd.Series(y))
+    assert estimator.feature_names_in_.tolist() == ["a", "b", "c", "d"]
+    np.testing.assert_array_equal(outputs(estimator, frame), outputs(fitted, X))
+    with pytest.raises(ValueError, match="feature names"):
+        estimator.predict(frame[["b", "a", "c", "d"]])
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        np.ndarray.tolist,
+        torch.tensor,
+        lambda values: torch.tensor(values, requires_grad=True),
+    ],
+    ids=["lists", "tensors", "tensors with gradients"],
+)
+def test_lists_and_tensors(name: str, fitted: Any, given: Callable[[np.ndarray], Any]) -> None:
+    estimator = quick(name)
+    X, y = data_for(estimator)
+    numbers = is_regressor(estimator)
+    estimator.fit(given(X), given(y) if numbers else None if y is None else y.tolist())
+    np.testing.assert_array_equal(outputs(estimator, given(X)), outputs(fitted, X))
+
+
+def test_fitted_attributes_of_the_float_model_can_be_read(fitted: Any) -> None:
+    model = fitted.sklearn_model
+    assert isinstance(model, fitted.float_class)
+    if is_classifier(fitted):
+        assert fitted.classes_.tolist() == ["blue", "green", "red"]
+    if hasattr(model, "feature_importances_"):
+        np.testing.assert_array_equal(fitted.feature_importances_, model.feature_importances_)
+    with pytest.raises(AttributeError, match="nothing_like_that_"):
+        _ = fitted.nothing_like_that_
+
+
+def test_training_is_on_the_grid(fitted: Any) -> None:
+    X, _ = data_for(fitted)
+    assert fitted.n_features_in_ == X.shape[1]
+    assert all(code.n_states <= 2**4 for code in fitted.codes_)
+    assert fitted.n_bits_ == {"op_inputs": 4, "op_leaves": 4}
+
+
+def test_same_seed_same_model(name: str, fitted: Any) -> None:
+    again = quick(name)
+    X, y = data_for(again)
+    again.fit(X, y)
+    np.testing.assert_array_equal(outputs(again, X), outputs(fitted, X))
+
+
+def test_fitting_again_forgets_all(estimator: Any, fitted: Any) -> None:
+    X, y = data_for(estimator)
+    other = None if y is None else y[:60]
+    if is_classifier(estimator):
+        other = np.where(other == "blue", "yes", "no")
+    estimator.fit(X[:60, :2], other).compile(engine="clear")
+    assert estimator.is_compiled
+    estimator.fit(X, y)
+    assert not estimator.is_compiled
+    assert estimator.fhe_circuit is None
+    assert estimator.n_features_in_ == X.shape[1]
+    np.testing.assert_array_equal(outputs(estimator, X), outputs(fitted, X))
+
+
+def test_fit_benchmark_trains_the_float_model_beside(estimator: Any) -> None:
+    X, *arguments = numbers_for(estimator)
+    ours, theirs = estimator.fit_benchmark(X, *arguments, random_state=3)
+    assert ours is estimator
+    assert type(theirs) is estimator.float_class
+    assert theirs is not ours.sklearn_model
+    found, wanted = ours.predict(X), np.asarray(theirs.predict(X)).reshape(len(X))
+    if found.dtype.kind == "U" and wanted.dtype.kind == "i":
+        wanted = ours.classes_[wanted]  # the library takes numbers for labels
+    if is_regressor(estimator):
+        assert np.corrcoef(found, wanted)[0, 1] > 0.8
+    else:
+        assert (found == wanted).mean() > 0.8
+
+
+def test_import_of_a_fitted_model(estimator: Any) -> None:
+    X, *arguments = numbers_for(estimator)
+    _, theirs = estimator.fit_benchmark(X, *arguments)
+    for rows, options in ((X, {}), (None, {}), (None, {"inputs": "used-thresholds"})):
+        ours = estimators.from_model(theirs, rows, n_bits=8, **options)
+        assert type(ours) is type(estimator)
+        found, wanted = ours.predict(X), np.asarray(theirs.predict(X)).reshape(len(X))
+        if is_regressor(estimator):
+            assert np.corrcoef(found, wanted)[0, 1] > 0.9
+        else:
+            assert (found == wanted).mean() > 0.9
+
+
+def test_import_of_what_was_not_fitted(estimator: Any) -> None:
+    with pytest.raises(NotFittedError, match="not fitted"):
+        type(estimator).from_model(estimator.float_class())
+    with pytest.raises(InvalidTypeError, match=f"fitted {estimator.float_class.__name__}"):
+        type(estimator).from_model(object())
+
+
+def test_import_with_rows_of_another_width(fitted: Any) -> None:
+    X, _ = data_for(fitted)
+    with pytest.raises(ValueError, match="features"):
+        type(fitted).from_model(fitted.sklearn_model, X[:, :3])
+
+
+@pytest.mark.parametrize("ensembling", ["server", "client"])
+@pytest.mark.parametrize("inputs", ["grid", "used-thresholds"])
+def test_encrypted_is_clear(name: str, ensembling: str, inputs: str) -> None:
+    estimator = quick(name).set_params(ensembling=ensembling, inputs=inputs)
+    X, y = data_for(estimator)
+    estimator.fit(X, y).compile(engine="clear")
+    np.testing.assert_array_equal(
+        outputs(estimator, X[:20]), outputs(estimator, X[:20], fhe="execute")
+    )
+    np.testing.assert_allclose(
+        outputs(estimator, X[:20]), outputs(_fitted(name), X[:20]), rtol=1e-12, atol=1e-15
+    )
+
+
+def test_simulation_without_errors_is_clear(compiled: Any) -> None:
+    X, _ = data_for(compiled)
+    np.testing.assert_array_equal(outputs(compiled, X), outputs(compiled, X, fhe="simulate"))
+    json.dumps(compiled.n_bits_)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda e, X: e.predict(X),
+        outputs,
+        lambda e, X: e.predict(X, fhe="execute"),
+        lambda e, X: e.compile(),
+        lambda e, X: e.cost(),
+        lambda e, X: e.circuit,
+        lambda e, X: e.quantize_input(X),
+        lambda e, X: e.dequantize_output(X),
+        lambda e, X: e.post_processing(X),
+    ],
+)
+def test_nothing_works_before_fit(estimator: Any, use: Callable[[Any, Any], Any]) -> None:
+    X, _ = data_for(estimator)
+    with pytest.raises(NotFittedError, match=r"fit\(X, y\)") as caught:
+        use(estimator, X)
+    assert isinstance(caught.value, ScikitNotFittedError)
+    assert estimator.fhe_circuit is None
+    assert not estimator.is_compiled
+
+
+@pytest.mark.parametrize("mode", ["simulate", "execute"])
+def test_no_encryption_before_compile(fitted: Any, mode: str) -> None:
+    X, _ = data_for(fitted)
+    with pytest.raises(NotCompiledError, match=r"compile\(\)"):
+        fitted.predict(X, fhe=mode)
+    with pytest.raises(NotCompiledError, match=r"compile\(\)"):
+        fitted.cost()
+
+
+@pytest.mark.parametrize("mode", ["", "clear", "Disable", 3, None])
+def test_a_wrong_mode(fitted: Any, mode: Any) -> None:
+    X, _ = data_for(fitted)
+    with pytest.raises(ValueError, match="disable"):
+        fitted.predict(X, fhe=mode)
+
+
+@pytest.mark.parametrize(
+    ("n_bits", "error"),
+    [
+        (0, InvalidParameterError),
+        (-2, InvalidParameterError),
+        (13, InvalidParameterError),
+        (2.5, (InvalidTypeError, InvalidParameterError)),
+        ("many", InvalidParameterError),
+        (None, (InvalidTypeError, InvalidParameterError)),
+        (True, (InvalidTypeError, InvalidParameterError)),
+        ([4], (InvalidTypeError, InvalidParameterError)),
+        ({}, InvalidParameterError),
+        ({"op_leaves": 3}, InvalidParameterError),
+        ({"op_inputs": 3, "op_outputs": 3}, UnknownKeyError),
+        ({"op_inputs": 3, "op_leaves": 17}, InvalidParameterError),
+    ],
+    ids=repr,
+)
+def test_wrong_bits(estimator: Any, n_bits: Any, error: Any) -> None:
+    with pytest.raises(error, match="n_bits"):
+        estimator.set_params(n_bits=n_bits).fit(*data_for(estimator))
+    assert not estimator.is_fitted
+
+
+@pytest.mark.parametrize(
+    ("parameter", "accepted"),
+    [("inputs", ["grid", "used-thresholds"]), ("ensembling", ["server", "client"])],
+)
+def test_wrong_choices(fitted: Any, parameter: str, accepted: list[str]) -> None:
+    for value in ("other", None):
+        other = clone(fitted).set_params(**{parameter: value})
+        with pytest.raises(InvalidParameterError, match=parameter) as caught:
+            other.fit(*data_for(other))
+        assert str(accepted) in str(caught.value)
+        with pytest.raises(InvalidParameterError, match=parameter):
+            type(fitted).from_model(fitted.sklearn_model, **{parameter: value})
+
+
+def test_wrong_number_of_features(fitted: Any) -> None:
+    X, _ = data_for(fitted)
+    for rows in (X[:, :3], np.hstack([X, X])):
+        with pytest.raises(ValueError, match=r"features"):
+            fitted.predict(rows)
+    with pytest.raises(ValueError, match="2D"):
+        fitted.predict(X[0])
+
+
+def test_missing_values(estimator: Any, fitted: Any) -> None:
+    X, y = data_for(estimator)
+    gaps = X.copy()
+    gaps[::7, 1] = np.nan
+    with pytest.raises(ValueError, match="NaN"):
+        fitted.predict(gaps)  # it saw none in training
+    if get_tags(estimator).input_tags.allow_nan:
+        estimator.fit(gaps, y)
+        assert estimator.predict(gaps).shape == (len(X),)
+    else:
+        with pytest.raises(ValueError, match="NaN"):
+            estimator.fit(gaps, y)
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf])
+def test_infinite_values(estimator: Any, fitted: Any, value: float) -> None:
+    X, y = data_for(estimator)
+    rows = X.copy()
+    rows[3, 1] = value
+    with pytest.raises(ValueError, match="infinity"):
+        fitted.predict(rows)
+    with pytest.raises(ValueError, match="infinity"):
+        estimator.fit(rows, y)
+
+
+def test_text_as_a_feature(estimator: Any, fitted: Any) -> None:
+    X, y = data_for(estimator)
+    rows = X.astype(object)
+    rows[:, 2] = "text"
+    with pytest.raises(ValueError, match="text"):
+        estimator.fit(rows, y)
+    with pytest.raises(ValueError, match="text"):
+        fitted.predict(rows)
