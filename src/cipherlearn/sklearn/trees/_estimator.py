@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -76,6 +76,11 @@ class TreeEstimator(EncryptedEstimator):
     def read(model: Any) -> TreeEnsemble:
         """The trees of a fitted float model."""
 
+    def _read(self, model: Any, codes: Sequence[FeatureCode]) -> TreeEnsemble:
+        """The trees of a fitted float model, with categories numbered as in the codes."""
+        del codes
+        return self.read(model)
+
     def _takes_missing(self) -> bool:
         """Whether the library's trees know missing values."""
         return False
@@ -129,13 +134,14 @@ class TreeEstimator(EncryptedEstimator):
             feature_code(column, bits.inputs, categorical=feature in categories)
             for feature, column in enumerate(rows.T)
         ]
+        self.codes_ = codes
         model = self._train(on_grid(rows, codes), targets, categories, fit_params)
         return self._adopt(model, codes, bits)
 
     def _adopt(self, model: Any, codes: list[FeatureCode], bits: TreeBits) -> Self:
         """Take over a fitted float model."""
         self.sklearn_model = model
-        self.ensemble_ = self.read(model)
+        self.ensemble_ = self._read(model, codes)
         if self.inputs == "used-thresholds":
             codes = used_codes(self.ensemble_, codes)
         self.codes_ = codes
@@ -197,18 +203,19 @@ class TreeEstimator(EncryptedEstimator):
             raise EstimatorNotFittedError(
                 f"the {type(model).__name__} is not fitted: {error}"
             ) from error
-        if inputs == "used-thresholds" or X is None:
-            exact = inputs == "used-thresholds"
-            codes = threshold_codes(
-                ensemble, None if exact else bits.inputs, missing=self._takes_missing()
-            )
-        else:
+        exact = inputs == "used-thresholds"
+        codes = threshold_codes(
+            ensemble, None if exact else bits.inputs, missing=self._takes_missing()
+        )
+        if X is not None:
             table = self._table(X, reset=True)
             rows = validate_data(self, table, dtype=np.float64, ensure_all_finite="allow-nan")
             categories = {f for tree in ensemble.trees for f in tree.feature[list(tree.categories)]}
             codes = [
-                feature_code(column, bits.inputs, categorical=feature in categories)
-                for feature, column in enumerate(rows.T)
+                code
+                if exact and feature not in categories
+                else feature_code(column, bits.inputs, categorical=feature in categories)
+                for feature, (code, column) in enumerate(zip(codes, rows.T, strict=True))
             ]
         return self._adopt(model, codes, bits)
 
