@@ -57,6 +57,15 @@ class OneVersusRest(Link):
 
 
 @dataclass(frozen=True)
+class IndependentLogistic(Link):
+    """One logistic score a class, which need not add up to one."""
+
+    def __call__(self, scores: np.ndarray) -> np.ndarray:
+        """Probabilities, each by itself."""
+        return np.asarray(expit(scores))
+
+
+@dataclass(frozen=True)
 class Softmax(Link):
     """One score a class."""
 
