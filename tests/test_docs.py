@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", "docs/extending.md", "docs/debugging.md"]
+PAGES = ["README.md", "docs/extending.md", "docs/debugging.md", "docs/trees.md"]
 
 
 def blocks(page: str) -> list[str]:

@@ -12,6 +12,10 @@ _CONTROL: Final = (
     "write the steps out for a fixed number of them; choose between values with Where, not with"
     " branches"
 )
+_TREES: Final = (
+    "cipherlearn.sklearn.from_onnx imports a model that is one tree ensemble; trees inside a larger"
+    " model can be converted with hummingbird-ml (strategy GEMM)"
+)
 _BRANCH: Final = (
     "its condition depends on an input of the model, which is encrypted; only a constant condition"
     " can be decided on. Compute both branches, and choose between their results with Where"
@@ -78,8 +82,9 @@ _ALTERNATIVES: Final[dict[str, str]] = {
     " sort after decryption; ArgMax at the end of a model is computed"
     " by the client, and ReduceMax gives the largest value",
     "Upsample": "convert the model to operator set 10 or newer, where it is Resize",
-    "ai.onnx.ml.TreeEnsembleClassifier": "convert trees with hummingbird-ml (strategy GEMM)",
-    "ai.onnx.ml.TreeEnsembleRegressor": "convert trees with hummingbird-ml (strategy GEMM)",
+    "ai.onnx.ml.TreeEnsemble": _TREES,
+    "ai.onnx.ml.TreeEnsembleClassifier": _TREES,
+    "ai.onnx.ml.TreeEnsembleRegressor": _TREES,
 }
 
 

@@ -38,6 +38,27 @@ def from_model(model: Any, X: Any = None, **options: Any) -> Any:
     return estimator_for(model).from_model(model, X, **options)
 
 
+def from_onnx(model: Any, X: Any = None, **options: Any) -> Any:
+    """An estimator from an ONNX model that is one tree ensemble, without training.
+
+    Parameters
+    ----------
+    model : ModelProto, bytes, str or path
+    X : array-like of shape (rows, features), optional
+        Rows like those that it will see.
+    **options
+        ``n_bits``, ``inputs``, ``ensembling``: see `cipherlearn.sklearn.trees.onnx_import`.
+
+    Raises
+    ------
+    ModelError
+        If the model is anything else, or is not supported.
+    """
+    from cipherlearn.sklearn.trees import onnx_import
+
+    return onnx_import.from_onnx(model, X, **options)
+
+
 def __getattr__(name: str) -> Any:
     if name in estimator_names():
         return estimator(name)
@@ -45,4 +66,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(["from_model", *estimator_names()])
+    return sorted(["from_model", "from_onnx", *estimator_names()])

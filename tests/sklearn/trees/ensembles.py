@@ -68,3 +68,21 @@ def rows_of(rng: np.random.Generator, codes: list[FeatureCode], count: int) -> n
     """Values of random states: missing ones where a feature may be missing."""
     columns = [code.representatives[rng.integers(code.n_states, size=count)] for code in codes]
     return np.stack(columns, axis=1)
+
+
+def full_tree(features: list[int], leaves: list[int]) -> Tree:
+    """A tree whose levels split on a feature each, at 0.5; rows that reach it go right."""
+    depth = len(features)
+    splits, nodes = 2**depth - 1, 2 ** (depth + 1) - 1
+    feature = [features[int(np.log2(n + 1))] if n < splits else LEAF for n in range(nodes)]
+    places = np.arange(nodes)
+    inner = places < splits
+    values = np.where(inner, 0, np.concatenate([np.zeros(splits, int), leaves]))
+    return Tree(
+        np.array(feature),
+        np.where(inner, 0.5, np.nan),
+        np.where(inner, 2 * places + 1, LEAF),
+        np.where(inner, 2 * places + 2, LEAF),
+        np.zeros(nodes, dtype=bool),
+        values[:, None],
+    )

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,7 +12,7 @@ from cipherlearn.sklearn.trees.cover import Cover, cover_ensemble
 from cipherlearn.sklearn.trees.encoding import FeatureCode, OrdinalCode
 from cipherlearn.sklearn.trees.ensemble import LEAF, Tree, TreeEnsemble
 from cipherlearn.sklearn.trees.program import SCORES, TERMS, build_circuit, linear_constant
-from tests.sklearn.trees.ensembles import codes_of, ensemble_of, rows_of
+from tests.sklearn.trees.ensembles import codes_of, ensemble_of, full_tree, rows_of
 
 
 def scores_of(cover: Cover, codes: list[FeatureCode], rows: np.ndarray) -> np.ndarray:
@@ -47,24 +49,6 @@ def test_tables_have_the_width_that_is_asked_for(seed: int, width: int) -> None:
     assert count_lookups(circuit).total == cover.n_lookups
 
 
-def full_tree(features: list[int], leaves: list[int]) -> Tree:
-    """A tree whose levels split on a feature each, at 0.5; rows that reach it go right."""
-    depth = len(features)
-    splits, nodes = 2**depth - 1, 2 ** (depth + 1) - 1
-    feature = [features[int(np.log2(n + 1))] if n < splits else LEAF for n in range(nodes)]
-    places = np.arange(nodes)
-    inner = places < splits
-    values = np.where(inner, 0, np.concatenate([np.zeros(splits, int), leaves]))
-    return Tree(
-        np.array(feature),
-        np.where(inner, 0.5, np.nan),
-        np.where(inner, 2 * places + 1, LEAF),
-        np.where(inner, 2 * places + 2, LEAF),
-        np.zeros(nodes, dtype=bool),
-        values[:, None],
-    )
-
-
 def single(tree: Tree, features: int) -> tuple[TreeEnsemble, list[FeatureCode]]:
     codes: list[FeatureCode] = [OrdinalCode.between(np.array([0.5])) for _ in range(features)]
     return TreeEnsemble([tree], np.zeros(1, dtype=np.int64), features), codes
@@ -77,6 +61,41 @@ def test_a_symmetric_tree_is_one_table(depth: int) -> None:
     cover = cover_ensemble(ensemble, codes, depth)
     assert cover.n_lookups == 1
     assert len(cover.blocks[0].table) == 2**depth
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 6), st.integers(2, 8))
+def test_symmetric_trees_of_few_values_give_what_they_gave(
+    seed: int, depth: int, width: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    codes = [c for c in codes_of(rng, 6) if isinstance(c, OrdinalCode)]
+    trees = []
+    for _ in range(3):
+        features = rng.integers(len(codes), size=depth).tolist()
+        tree = full_tree(features, rng.integers(-1, 2, size=2**depth).tolist())
+        of_level = [float(rng.choice(codes[f].cuts)) for f in features]
+        levels = np.log2(np.arange(2**depth - 1) + 1).astype(int)
+        threshold = tree.threshold.copy()
+        threshold[: len(levels)] = np.array(of_level)[levels]
+        trees.append(replace(tree, threshold=threshold))
+    ensemble = TreeEnsemble(trees, np.zeros(1, dtype=np.int64), len(codes))
+    rows = rows_of(rng, list(codes), 60)
+    cover = cover_ensemble(ensemble, codes, width)
+    np.testing.assert_array_equal(scores_of(cover, list(codes), rows), ensemble.raw_scores(rows))
+    assert cover.n_lookups <= 3 or depth > width
+
+
+def test_equal_leaves_are_one() -> None:
+    # Rows with the first feature get 7 whatever the second is; the third alone counts otherwise.
+    ensemble, codes = single(full_tree([0, 1, 2], [1, 2, 1, 2, 7, 7, 7, 7]), 3)
+    cover = cover_ensemble(ensemble, codes, 2)
+    assert (
+        cover.n_lookups
+        < cover_ensemble(
+            single(full_tree([0, 1, 2], [1, 2, 1, 2, 7, 6, 7, 7]), 3)[0], codes, 2
+        ).n_lookups
+    )
 
 
 def test_trees_of_one_split_need_no_table() -> None:

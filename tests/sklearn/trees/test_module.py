@@ -8,9 +8,10 @@ import pytest
 from cipherlearn.circuit import count_lookups
 from cipherlearn.engines import CompileOptions, get_engine
 from cipherlearn.errors import InvalidShapeError
+from cipherlearn.sklearn.trees.encoding import FeatureCode, OrdinalCode
 from cipherlearn.sklearn.trees.ensemble import LEAF, TreeEnsemble
 from cipherlearn.sklearn.trees.module import TreeModule, quantize_leaves
-from tests.sklearn.trees.ensembles import codes_of, ensemble_of, rows_of
+from tests.sklearn.trees.ensembles import codes_of, ensemble_of, full_tree, rows_of
 
 
 def case(seed: int = 0, outputs: int = 1) -> tuple[TreeEnsemble, list, np.ndarray]:
@@ -69,6 +70,20 @@ def test_compiling_takes_the_cheapest_tables_and_changes_no_result() -> None:
         options = CompileOptions.of(2**-20)
         complexities.append(get_engine("concrete").compile(other.circuit, options).complexity)
     assert program.complexity == min(complexities)
+
+
+@pytest.mark.parametrize("depth", [4, 6, 7])
+def test_deep_symmetric_trees_are_one_table_each(depth: int) -> None:
+    rng = np.random.default_rng(depth)
+    codes: list[FeatureCode] = [OrdinalCode.between(np.array([0.5])) for _ in range(9)]
+    features = [rng.permutation(9)[:depth].tolist() for _ in range(3)]
+    trees = [full_tree(f, rng.integers(-9, 9, size=2**depth).tolist()) for f in features]
+    module = TreeModule(TreeEnsemble(trees, np.zeros(1), 9), codes, 5)
+    assert module.cover.n_lookups == 3
+    module.compile()
+    assert module.cover.n_lookups == 3
+    rows = rng.integers(0, 2, size=(50, 9)).astype(float)
+    assert module.forward(rows).shape == (50, 1)
 
 
 @pytest.mark.parametrize("sums", [True, False])

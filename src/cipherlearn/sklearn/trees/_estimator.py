@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -94,8 +94,9 @@ class TreeEstimator(EncryptedEstimator):
     def read(model: Any) -> TreeEnsemble:
         """The trees of a fitted float model."""
 
-    def _encrypted(self, model: Any) -> TreeEnsemble:
-        """What is encrypted of a fitted float model: all of its trees."""
+    def _read(self, model: Any, codes: Sequence[FeatureCode]) -> TreeEnsemble:
+        """The trees of a fitted float model, with categories numbered as in the codes."""
+        del codes
         return self.read(model)
 
     def _takes_missing(self) -> bool:
@@ -180,7 +181,7 @@ class TreeEstimator(EncryptedEstimator):
     def _adopt(self, model: Any, codes: list[FeatureCode], bits: TreeBits) -> Self:
         """Take over a fitted float model."""
         self._float_model = model
-        self.ensemble_ = self._encrypted(model)
+        self.ensemble_ = self._read(model, codes)
         if self.inputs == "used-thresholds":
             codes = used_codes(self.ensemble_, codes)
         self.codes_ = codes
@@ -256,11 +257,14 @@ class TreeEstimator(EncryptedEstimator):
             ) from error
         names = cls._category_names(model)
         self.categories_ = names or {}
-        cuts = None if inputs == "used-thresholds" else bits.inputs
+        exact = inputs == "used-thresholds"
         codes = threshold_codes(
-            ensemble, cuts, missing=self._takes_missing(), precision=self.precision
+            ensemble,
+            None if exact else bits.inputs,
+            missing=self._takes_missing(),
+            precision=self.precision,
         )
-        if cuts is not None and X is not None:
+        if X is not None:
             table = self._table(X, reset=names is None)
             rows = validate_data(self, table, dtype=np.float64, ensure_all_finite="allow-nan")
             if rows.shape[1] != ensemble.n_features:
@@ -271,7 +275,8 @@ class TreeEstimator(EncryptedEstimator):
             categories = {f for tree in ensemble.trees for f in tree.feature[list(tree.categories)]}
             chosen = self._grid(self._with_gaps(rows, categories), bits, categories)
             codes = [
-                codes[f] if f in ensemble.known_categories else c for f, c in enumerate(chosen)
+                code if f in ensemble.known_categories or (exact and f not in categories) else new
+                for f, (code, new) in enumerate(zip(codes, chosen, strict=True))
             ]
         return self._adopt(model, codes, bits)
 

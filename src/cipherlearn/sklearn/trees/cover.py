@@ -153,15 +153,34 @@ class _TreeCover:
             np.zeros(0, dtype=bool) if f == LEAF else tree.goes_right(n, codes[f].representatives)
             for n, f in enumerate(tree.feature.tolist())
         ]
+        feature, values = tree.feature.copy(), tree.values.copy()
+        self._prune(0, {}, feature, values)
+        self.tree = replace(tree, feature=feature, values=values)
 
     def blocks(self) -> tuple[Block, ...]:
         """The blocks of the whole tree."""
         return self._best(0, {}).blocks
 
+    def _prune(self, node: int, path: Path, feature: np.ndarray, values: np.ndarray) -> bool:
+        """Make leaves of nodes below which all rows get the same: rounded leaves often are equal.
+
+        Returns whether the node is a leaf.
+        """
+        if feature[node] == LEAF:
+            return True
+        children = list(self._children(node, path))
+        are_leaves = [self._prune(*child, feature, values) for child in children]
+        first, last = children[0][0], children[-1][0]
+        if not all(are_leaves) or (values[first] != values[last]).any():
+            return False
+        feature[node], values[node] = LEAF, values[first]
+        return True
+
     def _best(self, node: int, path: Path) -> _Part:
         is_leaf = self.tree.feature[node] == LEAF
         block = self._block(node, path, math.inf if is_leaf else self.most_codes)
-        if block is not None and (is_leaf or block.n_lookups == 0):
+        # Two features or more need a look-up: where leaves differ, they are no sum.
+        if block is not None and (is_leaf or block.n_lookups <= 1):
             return _Part((block,))
         children = [self._best(*child) for child in self._children(node, path)]
         parts = _Part(tuple(block for child in children for block in child.blocks))

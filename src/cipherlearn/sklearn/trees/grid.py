@@ -80,7 +80,7 @@ def threshold_codes(
             feature = int(tree.feature[node])
             if node in tree.categories:
                 categories[feature] |= tree.categories[node]
-            elif np.isfinite(tree.threshold[node]):  # others tell missing values apart only
+            elif np.isfinite(tree.threshold[node]):  # others only tell which values are missing
                 found[feature].append(float(tree.threshold[node]))
     codes: list[FeatureCode] = []
     for thresholds, names in zip(found, categories, strict=True):

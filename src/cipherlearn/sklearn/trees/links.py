@@ -83,6 +83,28 @@ class Softmax(Link):
 
 
 @dataclass(frozen=True)
+class SoftmaxOfNonzero(Link):
+    """One score a class; classes whose score is zero have no part in it (ONNX, SOFTMAX_ZERO)."""
+
+    def __call__(self, scores: np.ndarray) -> np.ndarray:
+        """Probabilities of the classes."""
+        highest = scores.max(axis=1, keepdims=True)
+        weights = np.where(
+            np.abs(scores) > 1e-7, np.exp(scores - highest), scores * np.exp(-highest)
+        )
+        return np.asarray(weights / weights.sum(axis=1, keepdims=True))
+
+
+@dataclass(frozen=True)
+class Margin(Link):
+    """One score: positive for the second of two classes. No probabilities."""
+
+    def __call__(self, scores: np.ndarray) -> np.ndarray:
+        """The score of each class, which are opposite."""
+        return np.concatenate([-scores, scores], axis=1)
+
+
+@dataclass(frozen=True)
 class Shares(Link):
     """Scores are probabilities already, of all classes but the first: it has what is left.
 

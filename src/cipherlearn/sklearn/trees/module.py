@@ -24,15 +24,23 @@ from cipherlearn.sklearn.trees.encoding import FeatureCode
 from cipherlearn.sklearn.trees.ensemble import LEAF, Tree, TreeEnsemble
 from cipherlearn.sklearn.trees.program import SCORES, TERMS, build_circuit, linear_constant
 
-#: Widths of tables that are tried, in bits.
-WIDTHS = (3, 2, 4, 5, 6)
-
-#: The width before the engine was asked: that which is best most often.
-DEFAULT_WIDTH = 3
+#: Trees, spread over the ensemble, that tell which widths are worth covering all of it with; by how
+#: much the least complexity of their look-ups may exceed that of the best width.
+SAMPLED, WORTH_TRYING = 4, 2.0
 
 #: The engine's complexity of one look-up by its width, where nothing else asks for precision
 #: (Concrete 2.11, p_error 2^-40): no circuit is cheaper than the sum of these.
-LEAST_COMPLEXITY = {2: 4.1e7, 3: 6.9e7, 4: 9.8e7, 5: 2.3e8, 6: 5.3e8}
+LEAST_COMPLEXITY = {
+    2: 4.1e7,
+    3: 6.7e7,
+    4: 9.7e7,
+    5: 2.2e8,
+    6: 5.2e8,
+    7: 1.2e9,
+    8: 2.6e9,
+    9: 6.1e9,
+    10: 1.3e10,
+}
 
 _BIT = UniformQuantizer(
     QuantizationOptions(1),
@@ -59,8 +67,8 @@ class TreeModule(CircuitModel):
     Attributes
     ----------
     cover : Cover
-        The tables. Before `compile` they have `DEFAULT_WIDTH` bits; `compile` asks the engine for
-        the cheapest width. All covers give the same integers.
+        The tables. Before `compile` their width is the likeliest; `compile` asks the engine for the
+        cheapest. All covers give the same integers.
     """
 
     def __init__(
@@ -75,7 +83,7 @@ class TreeModule(CircuitModel):
         self.codes = tuple(codes)
         self.sums = sums
         self.ensemble, self.scale, self.base = quantize_leaves(ensemble, leaf_bits)
-        self.use_width(DEFAULT_WIDTH)
+        self.use_width(self._promising_widths()[0])
 
     def use_width(self, width: int) -> None:
         """Take tables of at most so many bits; the module is not compiled then."""
@@ -109,17 +117,29 @@ class TreeModule(CircuitModel):
         """Use the tables whose circuit is the cheapest, by the engine's own figure."""
         if not self.cover.blocks:
             return
-        best, least, seen = self.cover, np.inf, set[int]()
-        for width in WIDTHS:
-            cover = cover_ensemble(self.ensemble, self.codes, width)
-            if cover.n_lookups * LEAST_COMPLEXITY[width] >= least or cover.n_lookups in seen:
-                continue
-            seen.add(cover.n_lookups)
-            circuit = build_circuit(cover, self.codes, sums=self.sums)
+        covers = {w: cover_ensemble(self.ensemble, self.codes, w) for w in self._promising_widths()}
+        bounds = {width: _least_complexity(cover, width) for width, cover in covers.items()}
+        best, least = self.cover, np.inf
+        for width in sorted(covers, key=bounds.__getitem__):
+            if bounds[width] >= least:
+                break
+            circuit = build_circuit(covers[width], self.codes, sums=self.sums)
             complexity = get_engine(engine).compile(circuit, options).complexity
             if complexity < least:
-                best, least = cover, complexity
+                best, least = covers[width], complexity
         self._use(best)
+
+    def _promising_widths(self) -> list[int]:
+        """Widths of tables that may be the cheapest, the likeliest first: what a few trees need."""
+        trees = self.ensemble.trees
+        few = replace(self.ensemble, trees=trees[:: max(1, len(trees) // SAMPLED)])
+        bounds: dict[int, float] = {}
+        for width, of_one in LEAST_COMPLEXITY.items():
+            if bounds and of_one > WORTH_TRYING * min(bounds.values()):
+                break
+            bounds[width] = _least_complexity(cover_ensemble(few, self.codes, width), width)
+        most = WORTH_TRYING * min(bounds.values())
+        return sorted((w for w, b in bounds.items() if b <= most), key=bounds.__getitem__)
 
     def quantize_input(self, *x: Any, dtype: Any = np.int64) -> Any:
         """The bits of rows, as the client encrypts them.
@@ -178,6 +198,11 @@ class TreeModule(CircuitModel):
             sum(bool(block.table[:, output].any()) for block in self.cover.blocks)
             for output in range(len(self.base))
         ]
+
+
+def _least_complexity(cover: Cover, width: int) -> float:
+    """No circuit of a cover with tables of that width is cheaper."""
+    return cover.n_lookups * LEAST_COMPLEXITY[width]
 
 
 def quantize_leaves(ensemble: TreeEnsemble, bits: int) -> tuple[TreeEnsemble, float, np.ndarray]:

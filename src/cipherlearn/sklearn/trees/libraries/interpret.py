@@ -7,7 +7,7 @@ up to rounding; of a pair, up to its approximation by a table of ``pair_bits`` b
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,6 +16,7 @@ from interpret import glassbox
 from cipherlearn.errors import ModelError
 from cipherlearn.quantization.quantizers import check_bits
 from cipherlearn.sklearn.trees._estimator import TreeClassifier, TreeEstimator, TreeRegressor
+from cipherlearn.sklearn.trees.encoding import FeatureCode
 from cipherlearn.sklearn.trees.ensemble import TreeEnsemble
 from cipherlearn.sklearn.trees.links import Exponential, Identity, Link, Logistic, Softmax
 from cipherlearn.sklearn.trees.tables import Axis, approximate, summed, table_tree
@@ -144,7 +145,8 @@ class _Boosting(TreeEstimator):
             raise AttributeError("the rows of training had no names of features")
         return np.asarray(found, dtype=object)
 
-    def _encrypted(self, model: Any) -> TreeEnsemble:
+    def _read(self, model: Any, codes: Sequence[FeatureCode]) -> TreeEnsemble:
+        del codes
         return _ensemble(model, 2 ** check_bits(self.pair_bits, "pair_bits", MOST_PAIR_BITS))
 
     @staticmethod
