@@ -101,7 +101,7 @@ MODELS = (
     Model(
         "CatBoostClassifier",
         "breast cancer",
-        {"n_estimators": 50, "depth": 4, "n_bits": 6},
+        {"n_estimators": 50, "depth": 4, "n_bits": 4},
         7.5e9,
     ),
     Model(
