@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from cipherlearn.engines import Program
 
 
+#: Fitted attributes of the estimator itself: scikit-learn's validation sets and deletes them.
+_OWN = frozenset({"feature_names_in_", "n_features_in_"})
+
+
 class EstimatorNotFittedError(NotFittedError, ScikitNotFittedError):  # type: ignore[misc]
     """As scikit-learn raises it, and as cipherlearn does."""
 
@@ -79,7 +83,8 @@ class EncryptedEstimator(BaseEstimator, ABC):  # type: ignore[misc]
     def __getattr__(self, name: str) -> Any:
         # Only asked for what is not there: fitted attributes of the float model.
         model = self.__dict__.get("_float_model")
-        if model is not None and name.endswith("_") and not name.startswith("_"):
+        forwarded = name.endswith("_") and not name.startswith("_") and name not in _OWN
+        if model is not None and forwarded:
             return getattr(model, name)
         inherent = inspect.getattr_static(type(self), name, None)
         if isinstance(inherent, property):

@@ -56,3 +56,17 @@ def test_auto_works_where_classes_are_too_small_to_divide() -> None:
     y = np.array(["a"] * 19 + ["b"])
     model = DecisionTreeClassifier(n_bits="auto", random_state=0).fit(x, y)
     assert set(model.n_bits_) == {"op_inputs", "op_leaves"}
+
+
+def test_auto_passes_on_what_has_no_entry_a_row() -> None:
+    xgboost = pytest.importorskip("cipherlearn.sklearn.trees.libraries.xgboost")
+    x, y = load_breast_cancer(return_X_y=True)
+    model = xgboost.XGBClassifier(n_estimators=5, n_bits="auto", early_stopping_rounds=2, n_jobs=1)
+    model.fit(x[:400], y[:400], eval_set=[(x[400:], y[400:])], verbose=False)
+    assert model.score(x[400:], y[400:]) > 0.9
+
+
+def test_auto_works_with_more_classes_than_rows_held_out() -> None:
+    x = np.arange(16.0).reshape(8, 2)
+    model = DecisionTreeClassifier(n_bits="auto", random_state=0).fit(x, [0, 1, 2, 3] * 2)
+    assert len(model.classes_) == 4

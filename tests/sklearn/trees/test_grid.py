@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -33,14 +34,21 @@ def test_points_are_the_means_of_what_is_in_a_state() -> None:
         assert code.representatives[state] == np.float32(values[states == state].mean())
 
 
-def test_cuts_lie_between_those_of_equal_counts_and_of_equal_distances() -> None:
+def test_states_are_divided_between_counts_and_distances() -> None:
     values = np.random.default_rng(0).exponential(size=500)
     code = feature_code(values, 3)
     assert isinstance(code, OrdinalCode)
     counts = np.bincount(code.states(values))
-    assert counts.max() < 0.5 * len(values)  # equal distances would put 70 % into the first state
-    widest = np.diff(code.cuts).max() / np.ptp(values)
-    assert widest < 0.4  # equal counts would leave two thirds of the range to the last state
+    assert counts.max() <= 2 / 8 * len(values) + 1
+    assert np.diff([0.0, *code.cuts, values.max()]).max() <= 2 / 8 * np.ptp(values) * 1.01
+
+
+@pytest.mark.parametrize("bits", [3, 6])
+def test_one_value_far_out_leaves_states_to_all_others(bits: int) -> None:
+    values = np.append(np.random.default_rng(0).normal(size=2000), 1e6)
+    states = feature_code(values, bits).states(values[:-1])
+    assert len(np.unique(states)) >= 2**bits // 2 - 1
+    assert np.bincount(states).max() <= 2 / 2**bits * 2000 + 2
 
 
 def test_missing_values_and_categories() -> None:

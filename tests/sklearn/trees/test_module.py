@@ -7,9 +7,11 @@ import pytest
 
 from cipherlearn.circuit import count_lookups
 from cipherlearn.engines import CompileOptions, get_engine
-from cipherlearn.errors import InvalidShapeError
+from cipherlearn.errors import InvalidParameterError, InvalidShapeError
+from cipherlearn.sklearn.trees import module as trees_module
 from cipherlearn.sklearn.trees.encoding import FeatureCode, OrdinalCode
 from cipherlearn.sklearn.trees.ensemble import LEAF, TreeEnsemble
+from cipherlearn.sklearn.trees.links import Softmax
 from cipherlearn.sklearn.trees.module import TreeModule, quantize_leaves
 from tests.sklearn.trees.ensembles import codes_of, ensemble_of, full_tree, rows_of
 
@@ -37,7 +39,7 @@ def test_scores_are_those_of_the_trees_up_to_rounded_leaves(outputs: int, sums: 
     for bits in (2, 4, 8):
         module = TreeModule(ensemble, codes, bits, sums=sums)
         error = np.abs(module.forward(rows) - ensemble.raw_scores(rows)).max()
-        assert error <= len(ensemble.trees) * module.scale / 2 + 1e-12
+        assert error <= len(ensemble.trees) * module.scale.max() / 2 + 1e-12
 
 
 def test_leaves_are_integers_of_their_bits() -> None:
@@ -45,7 +47,37 @@ def test_leaves_are_integers_of_their_bits() -> None:
     integers, scale, base = quantize_leaves(ensemble, 4)
     assert max(np.abs(tree.values).max() for tree in integers.trees) == 7
     scores = integers.raw_scores(rows) * scale + base
-    assert np.abs(scores - ensemble.raw_scores(rows)).max() <= 4 * scale / 2 + 1e-12
+    assert np.abs(scores - ensemble.raw_scores(rows)).max() <= 4 * scale.max() / 2 + 1e-12
+
+
+def test_values_of_each_output_have_a_scale_of_their_own() -> None:
+    ensemble, codes, rows = case(outputs=2)
+    unit = np.array([1.0, 1e4])
+    trees = [replace(tree, values=tree.values * unit) for tree in ensemble.trees]
+    wide = replace(ensemble, trees=trees)
+    for sums in (True, False):
+        scores = TreeModule(wide, codes, 8, sums=sums).forward(rows)
+        error = np.abs(scores - wide.raw_scores(rows)).max(axis=0)
+        assert (error < 0.05 * unit).all()
+    one = TreeModule(replace(wide, link=Softmax()), codes, 8)
+    assert one.scale[0] == one.scale[1]
+
+
+def test_many_rows_are_evaluated_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    ensemble, codes, rows = case()
+    module = TreeModule(ensemble, codes, 4)
+    expected = module.forward(rows)
+    monkeypatch.setattr(trees_module, "CHUNK_ROWS", 7)
+    np.testing.assert_array_equal(module.forward(rows), expected)
+
+
+def test_no_input_stays_clear() -> None:
+    ensemble, codes, _ = case()
+    module = TreeModule(ensemble, codes, 4)
+    status = ["encrypted"] * len(module.circuit.inputs)
+    with pytest.raises(InvalidParameterError, match="encrypted together"):
+        module.compile(inputs_encryption_status=["clear", *status[1:], "encrypted"], engine="clear")
+    module.compile(inputs_encryption_status=status, engine="clear")
 
 
 def test_trees_of_one_value_need_no_scale() -> None:

@@ -271,6 +271,18 @@ def test_incomplete_and_damaged_trees() -> None:
         from_onnx(model_of("TreeEnsemble", **newest(nodes_truenodeids=[0, 0, 3])))
 
 
+def test_what_may_change_the_rows_is_refused() -> None:
+    model = model_of("TreeEnsembleRegressor", **VALUES)
+    model.graph.node[0].input[0] = "whole"
+    cast = helper.make_node("Cast", ["x"], ["whole"], to=TensorProto.INT64)
+    model.graph.node.insert(0, cast)
+    with pytest.raises(ModelError, match="Cast stands before the trees"):
+        from_onnx(model)
+    cast.attribute[0].i = TensorProto.FLOAT
+    model.graph.node[0].CopyFrom(cast)
+    assert from_onnx(model).n_features_in_
+
+
 def test_other_graphs_are_refused() -> None:
     model = model_of("TreeEnsembleRegressor", **VALUES)
     model.graph.node[0].input[0] = "scaled"

@@ -14,7 +14,6 @@ from sklearn.utils.validation import column_or_1d, validate_data
 
 from cipherlearn.errors import (
     InvalidParameterError,
-    InvalidShapeError,
     InvalidTypeError,
     UnknownKeyError,
 )
@@ -112,6 +111,12 @@ class TreeEstimator(EncryptedEstimator):
         return [name for name in X.columns if X[name].dtype.name in _CATEGORIES]
 
     @staticmethod
+    def _feature_names(model: Any) -> list[str] | None:
+        """The names of features that a float model was trained with; None without any."""
+        names = getattr(model, "feature_names_in_", None)
+        return None if names is None else [str(name) for name in names]
+
+    @staticmethod
     def _category_names(model: Any) -> dict[int, list[Any]] | None:
         """The values that a model numbers, by feature; None if it does not know them."""
         del model
@@ -159,6 +164,8 @@ class TreeEstimator(EncryptedEstimator):
         """
         check_choice(self.inputs, "inputs", INPUTS)
         check_choice(self.ensembling, "ensembling", ENSEMBLING)
+        # If training fails, nothing of an earlier one may answer with what is new already.
+        self.__dict__.pop("module_", None)
         is_auto = isinstance(self.n_bits, str) and self.n_bits == "auto"
         more = self.more_leaf_bits
         bits = choose_bits(self, X, y, fit_params) if is_auto else TreeBits.of(self.n_bits, more)
@@ -238,6 +245,11 @@ class TreeEstimator(EncryptedEstimator):
             )
         check_choice(inputs, "inputs", INPUTS)
         check_choice(ensembling, "ensembling", ENSEMBLING)
+        if isinstance(n_bits, str):
+            raise InvalidParameterError(
+                "from_model does not train, and cannot choose bits: n_bits must be an integer or a "
+                f"dictionary, not {n_bits!r}"
+            )
         bits = TreeBits.of(n_bits, cls.more_leaf_bits)
         known, taken = cls._get_param_names(), model.get_params(deep=False)
         if not takes_any(cls):
@@ -255,8 +267,12 @@ class TreeEstimator(EncryptedEstimator):
             raise EstimatorNotFittedError(
                 f"the {type(model).__name__} is not fitted: {error}"
             ) from error
+        if (named := cls._feature_names(model)) is not None:
+            self.feature_names_in_ = np.asarray(named, dtype=object)
+        self.n_features_in_ = ensemble.n_features
         names = cls._category_names(model)
         self.categories_ = names or {}
+        self._was_framed = False
         exact = inputs == "used-thresholds"
         codes = threshold_codes(
             ensemble,
@@ -266,12 +282,9 @@ class TreeEstimator(EncryptedEstimator):
         )
         if X is not None:
             table = self._table(X, reset=names is None)
-            rows = validate_data(self, table, dtype=np.float64, ensure_all_finite="allow-nan")
-            if rows.shape[1] != ensemble.n_features:
-                raise InvalidShapeError(
-                    f"X has {rows.shape[1]} features, the model {ensemble.n_features}: give rows "
-                    "like those that it was trained on"
-                )
+            rows = validate_data(
+                self, table, reset=False, dtype=np.float64, ensure_all_finite="allow-nan"
+            )
             categories = {f for tree in ensemble.trees for f in tree.feature[list(tree.categories)]}
             chosen = self._grid(self._with_gaps(rows, categories), bits, categories)
             codes = [
@@ -290,7 +303,13 @@ class TreeEstimator(EncryptedEstimator):
         X = without_graph(X)
         if reset:
             self.categories_: dict[int, list[Any]] = {}
+            self._was_framed = False
         if not self._takes_categories() or not hasattr(X, "iloc"):
+            if not reset and self._was_framed:
+                raise InvalidTypeError(
+                    "the model was trained on a data frame with columns of categories; give a data "
+                    f"frame with the same columns, not a {type(X).__name__}"
+                )
             return X
         numbered = set(self._category_columns(X)) if reset else set()
         X = X.copy()
@@ -298,6 +317,7 @@ class TreeEstimator(EncryptedEstimator):
             if name in numbered:
                 column = X[name].astype("category").cat
                 self.categories_[place] = column.categories.tolist()
+                self._was_framed = True
             if place in self.categories_:
                 numbers = {value: float(n) for n, value in enumerate(self.categories_[place])}
                 X[name] = np.array([numbers.get(value, np.nan) for value in X[name]])

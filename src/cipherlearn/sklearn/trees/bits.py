@@ -75,6 +75,9 @@ class TreeBits:
         return {"op_inputs": self.inputs, "op_leaves": self.leaves}
 
 
+#: Parameters of ``fit`` that have an entry a row.
+PER_ROW = ("sample_weight", "base_margin", "init_score")
+
 #: What stands for the float model; what ``"auto"`` chooses from, the cheapest first.
 FINEST = TreeBits(10, 12)
 INPUTS, LEAVES = (2, 3, 4, 5, 6, 7, 8), (3, 4, 5, 6, 7, 8)
@@ -94,16 +97,16 @@ def choose_bits(estimator: Any, X: Any, y: Any, fit_params: Mapping[str, Any]) -
     X : array-like of shape (rows, features)
     y : array-like of shape (rows,) or (rows, outputs)
     fit_params : mapping
-        Those with an entry a row are divided with the rows.
+        Those of `PER_ROW` are divided with the rows.
     """
     count = len(y)
-    stratify = y if is_classifier(estimator) and _has_pairs(y) else None
+    stratify = y if is_classifier(estimator) and _can_divide(y) else None
     parts = train_test_split(
         np.arange(count), test_size=HELD_OUT, random_state=0, stratify=stratify
     )
     fitted, held = (np.sort(part) for part in parts)
     params = {
-        name: _safe_indexing(value, fitted) if np.shape(value)[:1] == (count,) else value
+        name: _safe_indexing(value, fitted) if name in PER_ROW and value is not None else value
         for name, value in fit_params.items()
     }
 
@@ -129,7 +132,9 @@ def _first(choices: Sequence[TreeBits], score: Callable[[TreeBits], float], aim:
     return best
 
 
-def _has_pairs(y: Any) -> bool:
+def _can_divide(y: Any) -> bool:
     """Whether every class has rows enough for two parts."""
     labels = np.asarray(y)
-    return labels.ndim == 1 and bool((np.unique(labels, return_counts=True)[1] > 1).all())
+    counts = np.unique(labels, return_counts=True)[1]
+    parts = int(len(labels) * HELD_OUT)
+    return labels.ndim == 1 and bool((counts > 1).all()) and len(counts) <= parts

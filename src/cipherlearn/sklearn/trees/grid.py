@@ -17,9 +17,9 @@ def feature_code(
 ) -> FeatureCode:
     """The states of one feature, from its training values alone.
 
-    Half way between cuts at equal distances and cuts that as many values lie between: the former
-    waste states on outliers, the latter on what is common. Over six data sets boosted trees lose
-    least with it at 2 to 4 bits. Few values have a state each.
+    Cuts divide the mean of two distributions evenly: that of the values, and the uniform one over
+    their range. The latter alone wastes states on outliers, the former on what is common; this way
+    each has half of the states at least. Few values have a state each.
 
     Parameters
     ----------
@@ -50,10 +50,11 @@ def feature_code(
 def _cuts(known: np.ndarray, present: np.ndarray, states: int) -> np.ndarray:
     if len(known) <= states:
         return np.asarray((known[1:] + known[:-1]) / 2)
-    levels = np.arange(1, states) / states
-    by_count = np.quantile(present, levels)
-    by_distance = known[0] + levels * (known[-1] - known[0])
-    return np.asarray((by_count + by_distance) / 2)
+    counts = np.unique(present, return_counts=True)[1]
+    by_count = (np.cumsum(counts) - counts / 2) / len(present)
+    by_distance = (known - known[0]) / (known[-1] - known[0])
+    # The mean of both distributions: whatever the outliers, half of the states follow the counts.
+    return np.interp(np.arange(1, states) / states, (by_count + by_distance) / 2, known)
 
 
 def threshold_codes(

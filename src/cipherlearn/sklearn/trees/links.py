@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from scipy.special import expit, softmax
@@ -12,6 +13,9 @@ from scipy.special import expit, softmax
 @dataclass(frozen=True)
 class Link(ABC):
     """A function of the scores of each row."""
+
+    #: Whether the scores of a row are weighed against each other, and have one unit.
+    one_unit: ClassVar[bool] = True
 
     @abstractmethod
     def __call__(self, scores: np.ndarray) -> np.ndarray:
@@ -22,6 +26,8 @@ class Link(ABC):
 class Identity(Link):
     """The scores themselves."""
 
+    one_unit: ClassVar[bool] = False
+
     def __call__(self, scores: np.ndarray) -> np.ndarray:
         """As they are."""
         return scores
@@ -30,6 +36,8 @@ class Identity(Link):
 @dataclass(frozen=True)
 class Exponential(Link):
     """Positive values: counts, durations, amounts."""
+
+    one_unit: ClassVar[bool] = False
 
     def __call__(self, scores: np.ndarray) -> np.ndarray:
         """Their exponentials."""

@@ -11,8 +11,9 @@ import numpy as np
 
 from cipherlearn.circuit import Circuit
 from cipherlearn.engines import CompileOptions, get_engine
-from cipherlearn.errors import InvalidShapeError
-from cipherlearn.quantization.circuit_model import CircuitModel
+from cipherlearn.engines.execution import FheMode
+from cipherlearn.errors import InvalidParameterError, InvalidShapeError
+from cipherlearn.quantization.circuit_model import CircuitModel, check_encryption_status
 from cipherlearn.quantization.quantizers import (
     MinMaxQuantizationStats,
     QuantizationOptions,
@@ -23,6 +24,9 @@ from cipherlearn.sklearn.trees.cover import Cover, cover_ensemble
 from cipherlearn.sklearn.trees.encoding import FeatureCode
 from cipherlearn.sklearn.trees.ensemble import LEAF, Tree, TreeEnsemble
 from cipherlearn.sklearn.trees.program import SCORES, TERMS, build_circuit, linear_constant
+
+#: Rows whose bits are in memory at once, in the clear.
+CHUNK_ROWS = 8192
 
 #: Trees, spread over the ensemble, that tell which widths are worth covering all of it with; by how
 #: much the least complexity of their look-ups may exceed that of the best width.
@@ -98,15 +102,18 @@ class TreeModule(CircuitModel):
         self.ordered_module_output_names = circuit.output_names
         self.input_shapes = tuple(known.shape for known in circuit.inputs)
         self.input_quantizers = [_BIT for _ in circuit.inputs]
-        self.output_quantizers = [self._result_quantizer(n.interval) for n in circuit.output_nodes]
+        results = zip(circuit.output_names, circuit.output_nodes, strict=True)
+        self.output_quantizers = [self._result_quantizer(n, node.interval) for n, node in results]
         self._encrypted = ()
         self._offset = self.base + self.scale * (cover.base + linear_constant(cover, self.codes))
 
-    def _result_quantizer(self, interval: Any) -> UniformQuantizer:
+    def _result_quantizer(self, name: str, interval: Any) -> UniformQuantizer:
+        scale = self.scale if name == SCORES else np.repeat(self.scale, self._terms_of_outputs())
+        reach = float(scale.max(initial=0.0))
         return UniformQuantizer(
             QuantizationOptions(interval.width, is_signed=interval.min < 0),
-            MinMaxQuantizationStats(interval.max * self.scale, interval.min * self.scale),
-            UniformQuantizationParameters(self.scale, 0, 0),
+            MinMaxQuantizationStats(interval.max * reach, interval.min * reach),
+            UniformQuantizationParameters(scale, 0, 0),
             no_clipping=True,
         )
 
@@ -179,6 +186,25 @@ class TreeModule(CircuitModel):
         rows = self.quantize_input(*inputs, dtype=np.int8)
         return rows if isinstance(rows, tuple) else (rows,)
 
+    def forward(self, *x: np.ndarray, fhe: str | FheMode = "disable") -> Any:
+        """Scores of rows: see `CircuitModel.forward`."""
+        mode = FheMode.of(fhe)
+        rows = len(x[0]) if len(x) == 1 else 0
+        if mode is not FheMode.DISABLE or rows <= CHUNK_ROWS:
+            return super().forward(*x, fhe=mode)
+        starts = range(0, rows, CHUNK_ROWS)
+        return np.concatenate(
+            [super(TreeModule, self).forward(x[0][a : a + CHUNK_ROWS]) for a in starts]
+        )
+
+    def _set_encryption_status(self, given: Sequence[str] | None) -> None:
+        """Raise `InvalidParameterError` for bits that are to stay clear: it would gain nothing."""
+        if given is not None and not all(check_encryption_status(given)):
+            raise InvalidParameterError(
+                "inputs_encryption_status: the features of a row are encrypted together; all "
+                "inputs of trees must be 'encrypted'"
+            )
+
     def _count_clipped(self, x: Sequence[Any]) -> None:
         """Nothing is clipped: a value beyond all cuts is in the outermost interval."""
 
@@ -205,8 +231,12 @@ def _least_complexity(cover: Cover, width: int) -> float:
     return cover.n_lookups * LEAST_COMPLEXITY[width]
 
 
-def quantize_leaves(ensemble: TreeEnsemble, bits: int) -> tuple[TreeEnsemble, float, np.ndarray]:
-    """Integers in the leaves of all trees, on one scale.
+def quantize_leaves(
+    ensemble: TreeEnsemble, bits: int
+) -> tuple[TreeEnsemble, np.ndarray, np.ndarray]:
+    """Integers in the leaves of all trees.
+
+    Outputs that are weighed against each other have one scale, values have one each.
 
     The middle of the values of each tree is added by the client instead, so that the integers are
     small.
@@ -218,14 +248,18 @@ def quantize_leaves(ensemble: TreeEnsemble, bits: int) -> tuple[TreeEnsemble, fl
 
     Returns
     -------
-    (TreeEnsemble, float, numpy.ndarray of shape (outputs,))
+    (TreeEnsemble, numpy.ndarray of shape (outputs,), numpy.ndarray of shape (outputs,))
         With integers in its leaves; what one of them stands for; what the client adds.
     """
     leaves = [tree.values[tree.feature == LEAF] for tree in ensemble.trees]
     middles = [(values.max(axis=0) + values.min(axis=0)) / 2 for values in leaves]
     pairs = list(zip(leaves, middles, strict=True))
-    reach = max((float(np.abs(v - m).max(initial=0.0)) for v, m in pairs), default=0.0)
-    scale = reach / (2 ** (bits - 1) - 1 if bits > 1 else 1) or 1.0
+    reach = np.zeros(ensemble.n_outputs)
+    for values, middle in pairs:
+        reach = np.maximum(reach, np.abs(values - middle).max(axis=0))
+    if ensemble.link.one_unit:
+        reach = np.full_like(reach, reach.max(initial=0.0))
+    scale = np.where(reach > 0, reach, 1.0) / (2 ** (bits - 1) - 1 if bits > 1 else 1)
 
     def rounded(tree: Tree, middle: np.ndarray) -> Tree:
         integers = np.rint((tree.values - middle) / scale).astype(np.int64)

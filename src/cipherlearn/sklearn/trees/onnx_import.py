@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 _DOMAIN = "ai.onnx.ml"
 
-#: Operators beside the trees that change no value.
-_NEUTRAL = frozenset({"Cast", "Identity", "ZipMap", "Reshape", "Flatten"})
+#: Operators after the trees that change no value; only the first stands before them.
+_NEUTRAL = ("Identity", "Cast", "Flatten", "Reshape", "ZipMap")
 
 #: Rows that onnxruntime is compared on.
 _ROWS = 64
@@ -38,6 +38,8 @@ class OnnxTrees(BaseEstimator):  # type: ignore[misc]
     classes_ : numpy.ndarray
         Labels; only of classifiers.
     n_features_in_ : int
+    precision_ : numpy dtype
+        What values are compared in.
     """
 
     @classmethod
@@ -65,7 +67,8 @@ class OnnxTrees(BaseEstimator):  # type: ignore[misc]
             self.classes_ = found.classes
         known = tensor_types(model).get(node.input[0])
         is_double = known is not None and known.elem_type == onnx.TensorProto.DOUBLE
-        _compare(node, model, found.ensemble, np.float64 if is_double else np.float32)
+        self.precision_ = np.float64 if is_double else np.float32
+        _compare(node, model, found.ensemble, self.precision_)
         return self
 
 
@@ -93,6 +96,18 @@ class OnnxTreeClassifier(_Onnx, TreeClassifier, wraps=OnnxTrees):
 
 class OnnxTreeRegressor(_Onnx, TreeRegressor, wraps=OnnxTrees):
     """Trees of an ONNX file that give values: see `from_onnx`."""
+
+
+class OnnxDoubleTreeClassifier(OnnxTreeClassifier, wraps=OnnxTrees):
+    """The same, of a model that compares in double precision."""
+
+    precision = np.float64
+
+
+class OnnxDoubleTreeRegressor(OnnxTreeRegressor, wraps=OnnxTrees):
+    """The same, of a model that compares in double precision."""
+
+    precision = np.float64
 
 
 def from_onnx(
@@ -131,7 +146,11 @@ def from_onnx(
         If the model is anything else, or is not supported.
     """
     trees = OnnxTrees.load(model)
-    estimator = OnnxTreeClassifier if hasattr(trees, "classes_") else OnnxTreeRegressor
+    is_double = trees.precision_ is np.float64
+    if hasattr(trees, "classes_"):
+        estimator = OnnxDoubleTreeClassifier if is_double else OnnxTreeClassifier
+    else:
+        estimator = OnnxDoubleTreeRegressor if is_double else OnnxTreeRegressor
     return estimator.from_model(trees, X, n_bits=n_bits, inputs=inputs, ensembling=ensembling)
 
 
@@ -145,7 +164,29 @@ def _only_node(model: onnx.ModelProto) -> onnx.NodeProto:
             f"the model has {len(trees)} tree ensembles{beside}; one is supported, beside "
             f"{', '.join(sorted(_NEUTRAL))}. Export the trees without what comes before and after"
         )
+    before = _before(model, trees[0])
+    changing = [n for n in before if n.op_type != "Identity" and not _casts_to_float(n)]
+    if changing:
+        raise ModelError(
+            f"{', '.join(sorted({n.op_type for n in changing}))} stands before the trees, and may "
+            "change what they read. Export the trees without what comes before"
+        )
     return trees[0]
+
+
+def _before(model: onnx.ModelProto, trees: onnx.NodeProto) -> list[onnx.NodeProto]:
+    """The nodes that the input of the trees comes from."""
+    makers = {name: node for node in model.graph.node for name in node.output}
+    found, name = [], trees.input[0]
+    while name in makers:
+        found.append(makers[name])
+        name = found[-1].input[0]
+    return found
+
+
+def _casts_to_float(node: onnx.NodeProto) -> bool:
+    kinds = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE)
+    return node.op_type == "Cast" and node.attribute[0].i in kinds
 
 
 def _compare(
@@ -155,7 +196,7 @@ def _compare(
 
     ONNX leaves open what some combinations of attributes mean.
     """
-    codes = threshold_codes(ensemble, None, missing=True)
+    codes = threshold_codes(ensemble, None, missing=True, precision=dtype)
     rng = np.random.default_rng(0)
     columns = [code.representatives[rng.integers(code.n_states, size=_ROWS)] for code in codes]
     rows = np.stack(columns, axis=1).astype(dtype)

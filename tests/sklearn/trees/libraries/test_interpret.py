@@ -183,7 +183,7 @@ def test_data_frames_with_categories() -> None:
     typed = regressor(interactions=0, feature_types=[None, None, None, ["x", "y", "z", "w"]])
     assert typed.fit(X, score).feature_types_in_[3] == "ordinal"
     untyped = regressor(interactions=0).fit(X, score)
-    assert np.corrcoef(typed.predict(X), untyped.predict(X))[0, 1] > 0.95
+    assert np.corrcoef(typed.predict(X), untyped.predict(X))[0, 1] > 0.93
 
 
 @pytest.mark.parametrize("with_rows", [False, True])

@@ -91,6 +91,12 @@ class _CatBoost(TreeEstimator):
         """The trees of a fitted model; categories are named by CatBoost's own hash of them."""
         return _ensemble(model, _export(model))
 
+    @staticmethod
+    def _feature_names(model: Any) -> list[str] | None:
+        # CatBoost numbers features that it is given no names for.
+        names = [str(name) for name in model.feature_names_]
+        return None if names == [str(n) for n in range(len(names))] else names
+
     def _read(self, model: Any, codes: Sequence[FeatureCode]) -> TreeEnsemble:
         names = {
             feature: {n: self._name(feature, n) for n in (*code.categories.tolist(), np.nan)}

@@ -136,14 +136,11 @@ class _Boosting(TreeEstimator):
     def read(model: Any) -> TreeEnsemble:
         return _ensemble(model)
 
-    def __getattr__(self, name: str) -> Any:
-        found = super().__getattr__(name)
-        if name != "feature_names_in_":
-            return found
-        # interpret makes names up where it is given none; scikit-learn has none then.
-        if list(found) == [f"feature_{place:04}" for place in range(len(found))]:
-            raise AttributeError("the rows of training had no names of features")
-        return np.asarray(found, dtype=object)
+    @staticmethod
+    def _feature_names(model: Any) -> list[str] | None:
+        # interpret makes names up where it is given none.
+        names = [str(name) for name in model.feature_names_in_]
+        return None if names == [f"feature_{n:04}" for n in range(len(names))] else names
 
     def _read(self, model: Any, codes: Sequence[FeatureCode]) -> TreeEnsemble:
         del codes
