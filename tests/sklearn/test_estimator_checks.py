@@ -314,7 +314,7 @@ def test_fit_benchmark_trains_the_float_model_beside(estimator: Any) -> None:
     if is_regressor(estimator):
         assert np.corrcoef(found, wanted)[0, 1] > 0.8
     else:
-        assert (found == wanted).mean() > 0.8
+        assert (found == wanted).mean() > 0.75
 
 
 def test_import_of_a_fitted_model(estimator: Any) -> None:

@@ -273,27 +273,37 @@ class TreeEstimator(EncryptedEstimator):
         names = cls._category_names(model)
         self.categories_ = names or {}
         self._was_framed = False
-        exact = inputs == "used-thresholds"
+        codes = self._codes_of(ensemble, X, bits, renumbers=names is None)
+        return self._adopt(model, codes, bits)
+
+    from_sklearn_model = from_model
+
+    def _codes_of(
+        self, ensemble: TreeEnsemble, X: Any, bits: TreeBits, *, renumbers: bool
+    ) -> list[FeatureCode]:
+        """What is sent of each feature of an imported model: for its thresholds, or for rows.
+
+        Categories of data frames are numbered anew unless the model knows them.
+        """
+        exact = self.inputs == "used-thresholds"
         codes = threshold_codes(
             ensemble,
             None if exact else bits.inputs,
             missing=self._takes_missing(),
             precision=self.precision,
         )
-        if X is not None:
-            table = self._table(X, reset=names is None)
-            rows = validate_data(
-                self, table, reset=False, dtype=np.float64, ensure_all_finite="allow-nan"
-            )
-            categories = {f for tree in ensemble.trees for f in tree.feature[list(tree.categories)]}
-            chosen = self._grid(self._with_gaps(rows, categories), bits, categories)
-            codes = [
-                code if f in ensemble.known_categories or (exact and f not in categories) else new
-                for f, (code, new) in enumerate(zip(codes, chosen, strict=True))
-            ]
-        return self._adopt(model, codes, bits)
-
-    from_sklearn_model = from_model
+        if X is None:
+            return codes
+        table = self._table(X, reset=renumbers)
+        rows = validate_data(
+            self, table, reset=False, dtype=np.float64, ensure_all_finite="allow-nan"
+        )
+        categories = {f for tree in ensemble.trees for f in tree.feature[list(tree.categories)]}
+        chosen = self._grid(self._with_gaps(rows, categories), bits, categories)
+        return [
+            code if f in ensemble.known_categories or (exact and f not in categories) else new
+            for f, (code, new) in enumerate(zip(codes, chosen, strict=True))
+        ]
 
     def _table(self, X: Any, *, reset: bool) -> Any:
         """Data frames with numbers in place of categories: their place among those of training.
