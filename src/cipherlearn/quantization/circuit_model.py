@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from cipherlearn.circuit import Circuit, Evaluation
-from cipherlearn.engines import CompileOptions, Program, get_engine
+from cipherlearn.engines import CompileOptions, Engine, Program, get_engine
 from cipherlearn.engines.check import self_check
 from cipherlearn.engines.estimate import CostReport, estimate_cost
 from cipherlearn.engines.execution import FheMode, run_circuit
@@ -379,13 +379,11 @@ class CircuitModel(ABC):
             device=device,
         )
         self._set_encryption_status(inputs_encryption_status)
-        self._choose_circuit(engine, options)
-        rows = None if inputs is None else self._rows(as_tuple(inputs))
-        circuit = self.circuit
         try:
-            self.fhe_circuit = get_engine(engine).compile(circuit, options)
+            self.fhe_circuit = self._compiled(get_engine(engine), options)
         except LookupWidthError as error:
             raise self._explained(error) from error
+        rows = None if inputs is None else self._rows(as_tuple(inputs))
         if rows is not None:
             self.quantized_forward(*rows)
         if check:
@@ -394,9 +392,9 @@ class CircuitModel(ABC):
             self_check(self.fhe_circuit, *(integers[:1, None] for integers in rows))
         return self.fhe_circuit
 
-    def _choose_circuit(self, engine: str, options: CompileOptions) -> None:
-        """Choose among circuits of the same results, where there are several: here is one."""
-        del engine, options
+    def _compiled(self, engine: Engine, options: CompileOptions) -> Program:
+        """The program of the circuit, or of the cheapest of several with the same results."""
+        return engine.compile(self.circuit, options)
 
     def _rows(self, inputs: Sequence[Any]) -> tuple[np.ndarray, ...]:
         """Quantized rows of checked real inputs."""

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cipherlearn.circuit import count_lookups
-from cipherlearn.engines import CompileOptions, get_engine
+from cipherlearn.circuit import Circuit, count_lookups
+from cipherlearn.engines import CompileOptions, Program, get_engine
 from cipherlearn.errors import InvalidParameterError, InvalidShapeError
 from cipherlearn.sklearn.trees import module as trees_module
 from cipherlearn.sklearn.trees.encoding import FeatureCode, OrdinalCode
@@ -116,6 +116,21 @@ def test_deep_symmetric_trees_are_one_table_each(depth: int) -> None:
     assert module.cover.n_lookups == 3
     rows = rng.integers(0, 2, size=(50, 9)).astype(float)
     assert module.forward(rows).shape == (50, 1)
+
+
+def test_no_circuit_is_compiled_twice() -> None:
+    engine, compiled = get_engine("clear"), []
+
+    class Counting(type(engine)):  # type: ignore[misc]
+        def compile(self, circuit: Circuit, options: CompileOptions | None = None) -> Program:
+            compiled.append(str(circuit))
+            return super().compile(circuit, options)
+
+    ensemble, codes, _ = case(3)
+    module = TreeModule(ensemble, codes, 5)
+    program = module._compiled(Counting(), CompileOptions.of(2**-20))
+    assert len(set(compiled)) == len(compiled) >= 1
+    assert program.complexity == engine.compile(module.circuit).complexity
 
 
 @pytest.mark.parametrize("sums", [True, False])

@@ -393,6 +393,25 @@ class TreeClassifier(ClassifierMixin, TreeEstimator):  # type: ignore[misc]
         return np.asarray(self.classes_[places])
 
 
+class DecidingClassifier(TreeClassifier):
+    """A classifier whose library gives scores as well."""
+
+    def decision_function(self, X: Any, fhe: str = "disable") -> np.ndarray:
+        """Scores of rows, before they are made probabilities.
+
+        Parameters
+        ----------
+        X : array-like of shape (rows, features)
+        fhe : {"disable", "simulate", "execute"}, default="disable"
+
+        Returns
+        -------
+        numpy.ndarray of float64, shape (rows,) of two classes, (rows, classes) of more
+        """
+        scores = self._raw(X, fhe)
+        return scores[:, 0] if scores.shape[1] == 1 else scores
+
+
 class TreeRegressor(RegressorMixin, TreeEstimator):  # type: ignore[misc]
     """A tree ensemble that gives values."""
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from cipherlearn.circuit import Circuit
-from cipherlearn.engines import CompileOptions, get_engine
+from cipherlearn.engines import CompileOptions, Engine, Program
+from cipherlearn.engines.base import DEFAULT_P_ERROR
 from cipherlearn.engines.execution import FheMode
 from cipherlearn.errors import InvalidParameterError, InvalidShapeError
 from cipherlearn.quantization.circuit_model import CircuitModel, check_encryption_status
@@ -120,21 +121,26 @@ class TreeModule(CircuitModel):
     def _build_circuit(self) -> Circuit:
         return build_circuit(self.cover, self.codes, sums=self.sums)
 
-    def _choose_circuit(self, engine: str, options: CompileOptions) -> None:
-        """Use the tables whose circuit is the cheapest, by the engine's own figure."""
+    def _compiled(self, engine: Engine, options: CompileOptions) -> Program:
+        """The program of the tables whose circuit is the cheapest, by the engine's own figure."""
         if not self.cover.blocks:
-            return
+            return super()._compiled(engine, options)
         covers = {w: cover_ensemble(self.ensemble, self.codes, w) for w in self._promising_widths()}
         bounds = {width: _least_complexity(cover, width) for width, cover in covers.items()}
-        best, least = self.cover, np.inf
+        # More errors are cheaper than what the bounds were measured at.
+        are_bounds = options.p_error is not None and options.p_error <= DEFAULT_P_ERROR
+        best: Program | None = None
         for width in sorted(covers, key=bounds.__getitem__):
-            if bounds[width] >= least:
+            if best is not None and are_bounds and bounds[width] >= best.complexity:
                 break
-            circuit = build_circuit(covers[width], self.codes, sums=self.sums)
-            complexity = get_engine(engine).compile(circuit, options).complexity
-            if complexity < least:
-                best, least = covers[width], complexity
-        self._use(best)
+            self._use(covers[width])
+            program = engine.compile(self.circuit, options)
+            if best is None or program.complexity < best.complexity:
+                best, chosen = program, covers[width]
+        if best is None:
+            return super()._compiled(engine, options)
+        self._use(chosen)
+        return best
 
     def _promising_widths(self) -> list[int]:
         """Widths of tables that may be the cheapest, the likeliest first: what a few trees need."""

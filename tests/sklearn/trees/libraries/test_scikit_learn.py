@@ -343,6 +343,17 @@ def test_more_rounds_after_others() -> None:
     assert_as_the_library(estimator, X)
 
 
+def test_more_trees_leave_the_first_ones_as_they_were() -> None:
+    X, y = BINARY
+    model = made("RandomForestClassifier", n_estimators=2, warm_start=True, max_depth=3).fit(X, y)
+    first = [tree.tree_.threshold for tree in model.sklearn_model.estimators_]
+    # Trees that were grown anew would not be those of other labels.
+    model.set_params(n_estimators=4).fit(X, np.roll(y, 1))
+    kept = [tree.tree_.threshold for tree in model.sklearn_model.estimators_[:2]]
+    for before, after in zip(first, kept, strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
 def test_imported_models_are_left_alone_by_more_trees() -> None:
     X, y = BINARY
     theirs = forests.RandomForestClassifier(2, warm_start=True, max_depth=3).fit(X, y)

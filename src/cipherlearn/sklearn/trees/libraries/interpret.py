@@ -15,7 +15,11 @@ from interpret import glassbox
 
 from cipherlearn.errors import ModelError
 from cipherlearn.quantization.quantizers import check_bits
-from cipherlearn.sklearn.trees._estimator import TreeClassifier, TreeEstimator, TreeRegressor
+from cipherlearn.sklearn.trees._estimator import (
+    DecidingClassifier,
+    TreeEstimator,
+    TreeRegressor,
+)
 from cipherlearn.sklearn.trees.encoding import FeatureCode
 from cipherlearn.sklearn.trees.ensemble import TreeEnsemble
 from cipherlearn.sklearn.trees.links import Exponential, Identity, Link, Logistic, Softmax
@@ -208,19 +212,9 @@ def _is_categorical(kind: Any) -> bool:
 
 
 class ExplainableBoostingClassifier(
-    _Boosting, TreeClassifier, wraps=glassbox.ExplainableBoostingClassifier
+    _Boosting, DecidingClassifier, wraps=glassbox.ExplainableBoostingClassifier
 ):
     """A sum of functions of few features that tells classes apart: see `_Boosting`."""
-
-    def decision_function(self, X: Any, fhe: str = "disable") -> np.ndarray:
-        """The scores of rows: see `predict_proba`.
-
-        Returns
-        -------
-        numpy.ndarray of float64, shape (rows,) for two classes, or (rows, classes)
-        """
-        scores = self._raw(X, fhe)
-        return scores[:, 0] if scores.shape[1] == 1 else scores
 
 
 class ExplainableBoostingRegressor(

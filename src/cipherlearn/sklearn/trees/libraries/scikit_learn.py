@@ -16,6 +16,7 @@ from sklearn.utils.validation import validate_data
 
 from cipherlearn.errors import InvalidParameterError
 from cipherlearn.sklearn.trees._estimator import (
+    DecidingClassifier,
     TreeClassifier,
     TreeEstimator,
     TreeRegressor,
@@ -54,7 +55,7 @@ class _Estimator(TreeEstimator):
             NaN where a value is missing, if the trees know that.
         y : array-like of shape (rows,) or (rows, outputs)
         sample_weight : array-like of shape (rows,), optional
-            What a row counts. The grid is chosen from all rows alike.
+            What a row counts. Rows of weight 0 do not shape the grid; others count alike there.
         **fit_params
             Given to the float model's ``fit``.
 
@@ -74,7 +75,7 @@ class _Estimator(TreeEstimator):
     ) -> Any:
         params = self._float_params(categorical)
         model = self.float_class(**params)
-        if params.get("warm_start") and self.is_fitted:
+        if params.get("warm_start") and self.sklearn_model is not None:
             # A copy: the model may be one that a user imported.
             model = copy.deepcopy(self.sklearn_model).set_params(**params)
         return model.fit(X, y, **fit_params)
@@ -297,23 +298,6 @@ class _Histograms(_Estimator):
         return super()._train(X, y, categorical, fit_params)
 
 
-class _WithDecisions(TreeClassifier):
-    def decision_function(self, X: Any, fhe: str = "disable") -> np.ndarray:
-        """Scores of rows, before they are made probabilities.
-
-        Parameters
-        ----------
-        X : array-like of shape (rows, features)
-        fhe : {"disable", "simulate", "execute"}, default="disable"
-
-        Returns
-        -------
-        numpy.ndarray of float64, shape (rows,) of two classes, (rows, classes) of more
-        """
-        scores = self._raw(X, fhe)
-        return scores[:, 0] if scores.shape[1] == 1 else scores
-
-
 class DecisionTreeClassifier(_Single, _SharesClassifier, wraps=tree.DecisionTreeClassifier):
     """One decision tree that tells classes apart: see `TreeEstimator`."""
 
@@ -339,7 +323,7 @@ class ExtraTreesRegressor(_Forest, TreeRegressor, wraps=ensemble.ExtraTreesRegre
 
 
 class GradientBoostingClassifier(
-    _Boosted, _WithDecisions, wraps=ensemble.GradientBoostingClassifier
+    _Boosted, DecidingClassifier, wraps=ensemble.GradientBoostingClassifier
 ):
     """Boosted trees that tell classes apart: see `TreeEstimator`."""
 
@@ -349,7 +333,7 @@ class GradientBoostingRegressor(_Boosted, TreeRegressor, wraps=ensemble.Gradient
 
 
 class HistGradientBoostingClassifier(
-    _Histograms, _WithDecisions, wraps=ensemble.HistGradientBoostingClassifier
+    _Histograms, DecidingClassifier, wraps=ensemble.HistGradientBoostingClassifier
 ):
     """Boosted trees on histograms that tell classes apart: see `TreeEstimator`."""
 
