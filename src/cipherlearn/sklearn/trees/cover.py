@@ -1,26 +1,13 @@
 """Trees as few table look-ups: each tree is covered with blocks, each block is one table.
 
-A **block** stands for a node of a tree with all that is below it. Its table reads one integer, the
-code, which is a sum over features of a *level* for the feature's state: such a sum is linear in the
-bits that the client sends, and costs nothing. The levels count, in mixed radix,
-
-- which way the splits below the node go: for each feature, the classes of states that these splits
-  tell apart;
-- on how many features the row leaves the path from the root: if any, the block gives zero.
-
-A pair of sibling leaves at depth 4 has 3 features on its path and one split: 2 * 4 codes, 3 bits. A
-symmetric tree of depth d has 2**d codes and is one block. A block that reads one feature is a
-function of that feature's state: linear in its bits, without any look-up. So is a constant that is
-taken from all leaves below a split on one feature; taken such that one of them becomes zero, it
-saves the block of that leaf.
-
 The cover with the fewest look-ups of a given width is found by dynamic programming from the leaves
-up: a node's block, or the best covers of its children.
+up: a node's block, or the best covers of its children. Beside that, a constant may be taken from
+all leaves below a split on one feature, which costs nothing: taken such that many leaves become
+zero, it saves their blocks.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,48 +15,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from cipherlearn.sklearn.trees.blocks import Block, Node, constant_block, nodes_of
 from cipherlearn.sklearn.trees.encoding import FeatureCode
-from cipherlearn.sklearn.trees.ensemble import LEAF, Tree, TreeEnsemble
-
-#: Which states of a feature a path allows; features that it does not mention are free.
-Path = Mapping[int, np.ndarray]
-
-
-@dataclass(frozen=True, eq=False)
-class Block:
-    """A table over a sum of levels.
-
-    Parameters
-    ----------
-    levels : mapping of int to numpy.ndarray of int64, shape (states,)
-        Feature -> what each of its states adds to the code.
-    table : numpy.ndarray of int64, shape (codes, outputs)
-    on_path : numpy.ndarray of bool, shape (codes,)
-        The codes of rows that reach the block's node; the table holds zeros elsewhere.
-    """
-
-    levels: Mapping[int, np.ndarray]
-    table: np.ndarray
-    on_path: np.ndarray
-
-    @property
-    def key(self) -> tuple[tuple[int, bytes], ...]:
-        """Equal for blocks that read the same code."""
-        return tuple((f, self.levels[f].tobytes()) for f in sorted(self.levels))
-
-    @property
-    def n_lookups(self) -> int:
-        """One for each output that it adds to; none for a function of one feature."""
-        return int(self.table.any(axis=0).sum()) if len(self.levels) > 1 else 0
-
-    @property
-    def is_leaf(self) -> bool:
-        """Whether it gives one value on its path."""
-        return int(self.on_path.sum()) == 1
-
-    def shifted(self, value: np.ndarray) -> Block:
-        """The block with a value taken from what it gives on its path."""
-        return replace(self, table=np.where(self.on_path[:, None], self.table - value, 0))
+from cipherlearn.sklearn.trees.ensemble import Tree, TreeEnsemble
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,8 +42,8 @@ class Cover:
         return sum(block.n_lookups for block in self.blocks)
 
 
-def cover_ensemble(ensemble: TreeEnsemble, codes: Sequence[FeatureCode], width: int) -> Cover:
-    """Cover all trees with tables of at most ``width`` bits, as few as possible.
+class Covers:
+    """Covers of an ensemble: what does not depend on the width of the tables is found once.
 
     Parameters
     ----------
@@ -103,213 +51,178 @@ def cover_ensemble(ensemble: TreeEnsemble, codes: Sequence[FeatureCode], width: 
         With integers in its leaves.
     codes : sequence of FeatureCode
         One a feature.
-    width : int
-        Bits of the widest table. A leaf whose path alone needs more gets a wider one.
+    widest : int
+        Bits of the widest tables that covers are asked for with.
     """
-    linear: dict[int, np.ndarray] = {}
-    merged: dict[tuple[tuple[int, bytes], ...], Block] = {}
-    base = np.zeros(ensemble.n_outputs, dtype=np.int64)
-    for tree in ensemble.trees:
-        for block in _TreeCover(tree, codes, 2**width).blocks():
-            if not block.levels:
-                base = base + block.table[0]
-            elif len(block.levels) == 1:
-                ((feature, levels),) = block.levels.items()
-                linear[feature] = linear.get(feature, 0) + block.table[levels]
-            elif block.key in merged:
-                known = merged[block.key]
-                merged[block.key] = replace(known, table=known.table + block.table)
-            else:
-                merged[block.key] = block
-    return Cover(linear, tuple(b for b in merged.values() if b.table.any()), base)
+
+    def __init__(self, ensemble: TreeEnsemble, codes: Sequence[FeatureCode], widest: int) -> None:
+        points = [code.representatives for code in codes]
+        self._trees = [_TreeCovers(tree, points, 2**widest) for tree in ensemble.trees]
+        self._base = np.zeros(ensemble.n_outputs, dtype=np.int64)
+
+    def of_width(self, width: int) -> Cover:
+        """The cover with tables of at most ``width`` bits: as few as possible.
+
+        Parameters
+        ----------
+        width : int
+            Bits of the widest table. A leaf whose path alone needs more gets a wider one.
+        """
+        linear: dict[int, np.ndarray] = {}
+        merged: dict[tuple[tuple[int, bytes], ...], Block] = {}
+        base = self._base
+        for tree in self._trees:
+            for block in tree.blocks(2**width):
+                if not block.levels:
+                    base = base + block.table[0]
+                elif len(block.levels) == 1:
+                    ((feature, levels),) = block.levels.items()
+                    linear[feature] = linear.get(feature, 0) + block.table[levels]
+                else:
+                    key = block.key
+                    known = merged.get(key)
+                    table = block.table if known is None else known.table + block.table
+                    merged[key] = block if known is None else replace(known, table=table)
+        return Cover(linear, tuple(b for b in merged.values() if b.table.any()), base)
+
+
+def cover_ensemble(ensemble: TreeEnsemble, codes: Sequence[FeatureCode], width: int) -> Cover:
+    """The cover of an ensemble with tables of at most ``width`` bits: see `Covers`."""
+    return Covers(ensemble, codes, width).of_width(width)
 
 
 @dataclass(frozen=True, eq=False)
-class _Part:
-    """The best cover found for what is below a node.
+class _Choice:
+    """Which nodes are blocks, of those below a node: the uppermost on each way.
 
     Parameters
     ----------
-    blocks : tuple of Block
-    is_shifted : bool
-        Whether a constant was taken from it already.
+    first : int
+        The place of the node.
+    is_block : list of bool
+        Of the places from there on.
+    costs : list of int
+        Look-ups below each of them.
+    taken : numpy.ndarray of int64, shape (outputs,)
+        A value that is taken from all blocks, and given to all rows on the node's path at once.
     """
 
-    blocks: tuple[Block, ...]
-    is_shifted: bool = False
-
-    @property
-    def cost(self) -> int:
-        return sum(block.n_lookups for block in self.blocks)
+    first: int
+    is_block: list[bool]
+    costs: list[int]
+    taken: np.ndarray
 
 
-class _TreeCover:
-    """The best cover of one tree."""
+class _TreeCovers:
+    """The best covers of one tree."""
 
-    def __init__(self, tree: Tree, codes: Sequence[FeatureCode], most_codes: int) -> None:
-        self.tree = tree
-        self.most_codes = most_codes
-        self.right = [
-            np.zeros(0, dtype=bool) if f == LEAF else tree.goes_right(n, codes[f].representatives)
-            for n, f in enumerate(tree.feature.tolist())
-        ]
-        feature, values = tree.feature.copy(), tree.values.copy()
-        self._prune(0, {}, feature, values)
-        self.tree = replace(tree, feature=feature, values=values)
+    def __init__(self, tree: Tree, points: Sequence[np.ndarray], most_codes: int) -> None:
+        self.nodes = nodes = nodes_of(tree, points, most_codes)
+        self.values = np.stack([node.values for node in nodes])
+        low, high = self.values.copy(), self.values.copy()
+        for node in reversed(nodes):
+            if node.children:
+                left, right = (child.place for child in node.children)
+                np.minimum(low[left], low[right], out=low[node.place])
+                np.maximum(high[left], high[right], out=high[node.place])
+        # The least and the highest value of each output among the leaves below a node.
+        self.low, self.high = low, high
+        self.n_codes = np.array([node.n_codes for node in nodes])
+        self.is_linear = np.array([node.is_linear for node in nodes])
+        self.is_leaf = np.array([not node.children for node in nodes])
+        self.known_blocks: dict[int, Block] = {}
 
-    def blocks(self) -> tuple[Block, ...]:
-        """The blocks of the whole tree."""
-        return self._best(0, {}).blocks
+    def blocks(self, most_codes: int) -> Iterator[Block]:
+        """The blocks of the whole tree, with tables of at most so many codes."""
+        whole, shifts = self._best((self.n_codes <= most_codes).tolist())
+        waiting = [(0, whole)]
+        while waiting:
+            place, choice = waiting.pop()
+            if choice is whole and place in shifts:
+                choice = shifts[place]
+                yield constant_block(self.nodes[place].path, choice.taken)
+            if choice.is_block[place - choice.first]:
+                block = self._block(place)
+                yield block.shifted(choice.taken) if choice.taken.any() else block
+            else:
+                waiting += [(child.place, choice) for child in self.nodes[place].children[::-1]]
 
-    def _prune(self, node: int, path: Path, feature: np.ndarray, values: np.ndarray) -> bool:
-        """Make leaves of nodes below which all rows get the same: rounded leaves often are equal.
+    def _block(self, place: int) -> Block:
+        """The block of a node: no width changes it."""
+        if place not in self.known_blocks:
+            self.known_blocks[place] = self.nodes[place].block
+        return self.known_blocks[place]
 
-        Returns whether the node is a leaf.
+    def _best(self, fits: list[bool]) -> tuple[_Choice, dict[int, _Choice]]:
+        """The best choice, and what replaces it below nodes where taking a value saves look-ups.
+
+        Where paths are on one feature at most, what is taken is linear in the feature's bits.
+
+        Parameters
+        ----------
+        fits : list of bool
+            Whether the table of a node is small enough.
         """
-        if feature[node] == LEAF:
-            return True
-        children = list(self._children(node, path))
-        are_leaves = [self._prune(*child, feature, values) for child in children]
-        first, last = children[0][0], children[-1][0]
-        if not all(are_leaves) or (values[first] != values[last]).any():
-            return False
-        feature[node], values[node] = LEAF, values[first]
-        return True
+        whole = self._chosen(0, np.zeros_like(self.values[0]), fits)
+        costs, is_block = whole.costs, whole.is_block
+        own = self._lookups(0, len(self.nodes), whole.taken)
+        shifts: dict[int, _Choice] = {}
+        was_shifted: set[int] = set()
+        for node in reversed(self.nodes):
+            if node.n_path > 1 or not node.children:
+                continue
+            place, below = node.place, sum(costs[child.place] for child in node.children)
+            is_shifted = any(child.place in was_shifted for child in node.children)
+            # Two features or more need a look-up: where leaves differ, they are no sum.
+            if not is_shifted and not (fits[place] and own[place] < 2):
+                found = self._shifted(place, is_block, fits)
+                if is_shifted := found.costs[0] < below:
+                    shifts[place], below = found, found.costs[0]
+            is_block[place] = fits[place] and own[place] <= below
+            costs[place] = own[place] if is_block[place] else below
+            if is_block[place]:
+                shifts.pop(place, None)
+            elif is_shifted:
+                was_shifted.add(place)
+        return whole, shifts
 
-    def _best(self, node: int, path: Path) -> _Part:
-        is_leaf = self.tree.feature[node] == LEAF
-        block = self._block(node, path, math.inf if is_leaf else self.most_codes)
-        # Two features or more need a look-up: where leaves differ, they are no sum.
-        if block is not None and (is_leaf or block.n_lookups <= 1):
-            return _Part((block,))
-        children = [self._best(*child) for child in self._children(node, path)]
-        parts = _Part(tuple(block for child in children for block in child.blocks))
-        if any(child.is_shifted for child in children):
-            parts = replace(parts, is_shifted=True)
-        elif len(path) < 2:
-            parts = _shifted(parts, path)
-        return parts if block is None or parts.cost < block.n_lookups else _Part((block,))
-
-    def _children(self, node: int, path: Path) -> Iterator[tuple[int, Path]]:
-        """The children that rows can reach, and their paths."""
-        feature, right = int(self.tree.feature[node]), self.right[node]
-        for child, side in ((self.tree.left[node], ~right), (self.tree.right[node], right)):
-            allowed = side & path[feature] if feature in path else side
-            if allowed.all():
-                yield int(child), path
-            elif allowed.any():
-                yield int(child), {**path, feature: allowed}
-
-    def _block(self, node: int, path: Path, most_codes: float) -> Block | None:
-        """The table of a node with all below it; None if it has too many codes."""
-        classes = {
-            feature: _classes(np.stack([self.right[n] for n in nodes]), path.get(feature))
-            for feature, nodes in self._splits_below(node).items()
-        }
-        if len(classes.keys() | path.keys()) == 1:
-            most_codes = math.inf  # it is linear in the feature's bits
-        least = math.prod(int(of_states.max()) + 1 for of_states in classes.values())
-        if least > most_codes:
-            return None
-        guards, outside = _guards(classes, path)
-        sizes = {f: int(c.max()) + 1 + (f in outside) for f, c in classes.items()}
-        inside = math.prod(sizes.values())
-        count = inside * (len(guards) + 1)
-        if count > most_codes:
-            return None
-        levels: dict[int, np.ndarray] = {}
-        strides, stride = {}, 1
-        for feature, of_states in classes.items():
-            levels[feature] = of_states * stride
-            if feature in outside:
-                levels[feature][~path[feature]] = (sizes[feature] - 1) * stride
-            strides[feature] = stride
-            stride *= sizes[feature]
-        for feature in guards:
-            levels[feature] = levels.get(feature, 0) + ~path[feature] * inside
-        table = np.zeros((count, self.tree.values.shape[1]), dtype=np.int64)
-        on_path = np.zeros(count, dtype=bool)
-        for state in self._rows(classes, path):
-            code = sum(int(classes[f][s]) * strides[f] for f, s in state.items())
-            table[code], on_path[code] = self.tree.values[self._leaf(node, state)], True
-        return Block({f: v for f, v in levels.items() if v.any()}, table, on_path)
-
-    @staticmethod
-    def _rows(classes: Mapping[int, np.ndarray], path: Path) -> Iterator[dict[int, int]]:
-        """One state of each feature, for all combinations of classes on the path."""
-        states = []
-        for feature, of_states in classes.items():
-            allowed = path[feature] if feature in path else np.ones(len(of_states), dtype=bool)
-            places = np.flatnonzero(allowed)
-            states.append(places[np.unique(of_states[places], return_index=True)[1]].tolist())
-        for chosen in itertools.product(*states):
-            yield dict(zip(classes, chosen, strict=True))
-
-    def _leaf(self, node: int, state: Mapping[int, int]) -> int:
-        """Where a row ends that starts in a node."""
-        while (feature := int(self.tree.feature[node])) != LEAF:
-            right = self.right[node][state[feature]]
-            node = int(self.tree.right[node] if right else self.tree.left[node])
-        return node
-
-    def _splits_below(self, node: int) -> dict[int, list[int]]:
-        """Feature -> the nodes below (and with) a node that split on it."""
-        found: dict[int, list[int]] = {}
-        waiting = [node]
+    def _shifted(self, first: int, is_block: list[bool], fits: list[bool]) -> _Choice:
+        """The best choice below a node with something taken from all: what many leaves give."""
+        alone, waiting = [], [first]
         while waiting:
             place = waiting.pop()
-            feature = int(self.tree.feature[place])
-            if feature != LEAF:
-                found.setdefault(feature, []).append(place)
-                waiting += [int(self.tree.right[place]), int(self.tree.left[place])]
+            if not is_block[place]:
+                waiting += [child.place for child in self.nodes[place].children[::-1]]
+            elif self.is_leaf[place] and not self.is_linear[place] and self.values[place].any():
+                alone.append(place)
+        leaves = first + np.flatnonzero(self.is_leaf[first : self.nodes[first].end])
+        ways = [_most_common(self.values[places]) for places in (alone, leaves) if len(places)]
+        if len(ways[0]) > 1:
+            columns = self.values[leaves].T
+            ways.append(np.concatenate([_most_common(column[:, None]) for column in columns]))
+        choices = (self._chosen(first, value, fits) for value in ways)
+        return min(choices, key=lambda choice: choice.costs[0])
+
+    def _chosen(self, first: int, taken: np.ndarray, fits: list[bool]) -> _Choice:
+        """The cheapest blocks below a node, once a value is taken from all of them."""
+        end = self.nodes[first].end
+        costs, is_block = self._lookups(first, end, taken), fits[first:end]
+        for place in range(end - first - 1, -1, -1):
+            children = self.nodes[first + place].children
+            if children:
+                below = costs[children[0].place - first] + costs[children[1].place - first]
+                if not is_block[place] or below < costs[place]:
+                    costs[place], is_block[place] = below, False
+        return _Choice(first, is_block, costs, taken)
+
+    def _lookups(self, first: int, end: int, taken: np.ndarray) -> list[int]:
+        """Look-ups of the tables of nodes, once a value is taken from what they give."""
+        differs = (self.low[first:end] != taken) | (self.high[first:end] != taken)
+        found: list[int] = np.where(self.is_linear[first:end], 0, differs.sum(axis=1)).tolist()
         return found
 
 
-def _classes(right: np.ndarray, allowed: np.ndarray | None) -> np.ndarray:
-    """Number the states that no split tells apart: shape (splits, states) -> (states,).
-
-    Classes are numbered in the order of the states, and states off the path join a neighbour, so
-    that few bits have coefficients.
-    """
-    inside = np.arange(right.shape[1]) if allowed is None else np.flatnonzero(allowed)
-    known: dict[bytes, int] = {}
-    numbers = [known.setdefault(right[:, s].tobytes(), len(known)) for s in inside]
-    before = np.searchsorted(inside, np.arange(right.shape[1]), side="right") - 1
-    return np.array(numbers)[np.maximum(before, 0)]
-
-
-def _guards(classes: Mapping[int, np.ndarray], path: Path) -> tuple[list[int], set[int]]:
-    """Features of a path that count as misses, and those with a class of states off the path.
-
-    A feature that is split below as well may be either: whichever gives fewer codes.
-    """
-    alone = [f for f in path if f not in classes]
-    shared = [f for f in path if f in classes]
-
-    def codes(counted: tuple[int, ...]) -> int:
-        sizes = (
-            int(of_states.max()) + 1 + (f in shared and f not in counted)
-            for f, of_states in classes.items()
-        )
-        return (len(alone) + len(counted) + 1) * math.prod(sizes)
-
-    ways = (itertools.combinations(shared, n) for n in range(len(shared) + 1))
-    counted = min(itertools.chain.from_iterable(ways), key=codes)
-    return [*alone, *counted], set(shared) - set(counted)
-
-
-def _shifted(part: _Part, path: Path) -> _Part:
-    """Take the value of the most blocks that are single leaves from all: these are zero then.
-
-    The path is on one feature at most, so that what is taken is linear in the feature's bits.
-    """
-    leaves = Counter(b.table[b.on_path].tobytes() for b in part.blocks if b.is_leaf and b.n_lookups)
-    if not leaves:
-        return part
-    ((most, _),) = leaves.most_common(1)
-    value = np.frombuffer(most, dtype=np.int64)
-    rest = (block.shifted(value) for block in part.blocks)
-    levels = {feature: (~allowed).astype(np.int64) for feature, allowed in path.items()}
-    on_path = np.array([True, False]) if levels else np.array([True])
-    taken = Block(levels, np.where(on_path[:, None], value, 0), on_path)
-    return _Part((*(b for b in rest if b.table.any()), taken), is_shifted=True)
+def _most_common(values: np.ndarray) -> np.ndarray:
+    """The row that occurs most often: the first of several."""
+    ((most, _),) = Counter(row.tobytes() for row in values).most_common(1)
+    return np.frombuffer(most, dtype=values.dtype)

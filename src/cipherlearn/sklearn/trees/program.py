@@ -14,7 +14,8 @@ import numpy as np
 from cipherlearn.circuit import Builder, Circuit
 from cipherlearn.circuit.functions import concatenate
 from cipherlearn.circuit.values import IntValue
-from cipherlearn.sklearn.trees.cover import Block, Cover
+from cipherlearn.sklearn.trees.blocks import Block
+from cipherlearn.sklearn.trees.cover import Cover
 from cipherlearn.sklearn.trees.encoding import FeatureCode
 
 #: Names of the inputs: bits that look-ups read, and bits that are added up.
