@@ -278,7 +278,7 @@ def test_training_is_on_the_grid(fitted: Any) -> None:
     X, _ = data_for(fitted)
     assert fitted.n_features_in_ == X.shape[1]
     assert all(code.n_states <= 2**4 for code in fitted.codes_)
-    assert fitted.n_bits_ == {"op_inputs": 4, "op_leaves": 4 + fitted.more_leaf_bits}
+    assert fitted.n_bits_ == {"op_inputs": 4, "op_leaves": 8}
 
 
 def test_same_seed_same_model(name: str, fitted: Any) -> None:

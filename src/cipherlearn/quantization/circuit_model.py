@@ -333,6 +333,7 @@ class CircuitModel(ABC):
         *,
         engine: str = "concrete",
         check: bool = False,
+        compress_inputs: bool = True,
     ) -> Program:
         """Compile the circuit. No key is made.
 
@@ -356,6 +357,9 @@ class CircuitModel(ABC):
             What compiles: see `cipherlearn.engines`.
         check : bool, default=False
             Make keys, run one encrypted row, and compare with the exact evaluator.
+        compress_inputs : bool, default=True
+            Whether encrypted inputs are sent as seeds: hundreds of times smaller, and the server
+            takes about as long to expand them as the client to encrypt them.
 
         Returns
         -------
@@ -377,6 +381,7 @@ class CircuitModel(ABC):
             show_mlir=show_mlir,
             verbose=verbose,
             device=device,
+            compress_inputs=compress_inputs,
         )
         self._set_encryption_status(inputs_encryption_status)
         try:

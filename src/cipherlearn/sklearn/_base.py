@@ -171,7 +171,8 @@ class EncryptedEstimator(BaseEstimator, ABC):  # type: ignore[misc]
             Rows for a self-check (``check=True``).
         **options
             As for `CircuitModel.compile`: ``p_error``, ``global_p_error``, ``configuration``,
-            ``artifacts``, ``show_mlir``, ``verbose``, ``device``, ``engine``, ``check``.
+            ``artifacts``, ``show_mlir``, ``verbose``, ``device``, ``engine``, ``check``,
+            ``compress_inputs``.
 
         Returns
         -------

@@ -14,9 +14,10 @@ from cipherlearn.sklearn.trees.bits import TreeBits
 @pytest.mark.parametrize(
     ("given", "bits"),
     [
-        (3, TreeBits(3, 3)),
-        ({"op_inputs": 4}, TreeBits(4, 4)),
-        ({"op_inputs": 4, "op_leaves": 9}, TreeBits(4, 9)),
+        (3, TreeBits(3, 8)),
+        (10, TreeBits(10, 10)),
+        ({"op_inputs": 4}, TreeBits(4, 8)),
+        ({"op_inputs": 4, "op_leaves": 3}, TreeBits(4, 3)),
     ],
 )
 def test_bits_as_users_give_them(given: Any, bits: TreeBits) -> None:

@@ -86,3 +86,18 @@ def _check_told_apart(functions: np.ndarray, states: np.ndarray, merged: Feature
     for state in range(merged.n_states):
         columns = functions[:, states == state]
         assert (columns == columns[:, :1]).all()
+
+
+@given(SEEDS, st.integers(1, 6))
+def test_coarse_states_are_evenly_spread(seed: int, states: int) -> None:
+    for code in codes_of(np.random.default_rng(seed), 6):
+        kept = code.coarse(states)
+        assert kept.shape == (code.n_bits,)
+        if isinstance(code, CategoricalCode):
+            assert kept.all()
+            continue
+        assert kept[len(code.cuts) :].all()
+        known = len(code.points)
+        lengths = np.diff([0, *np.flatnonzero(kept[: len(code.cuts)]) + 1, known])
+        assert len(lengths) == min(states, known)
+        assert lengths.max() - lengths.min() <= 1

@@ -13,6 +13,7 @@ from cipherlearn.sklearn.trees.encoding import FeatureCode, OrdinalCode
 from cipherlearn.sklearn.trees.ensemble import LEAF, TreeEnsemble
 from cipherlearn.sklearn.trees.links import Softmax
 from cipherlearn.sklearn.trees.module import TreeModule, quantize_leaves
+from cipherlearn.sklearn.trees.program import Planes
 from tests.sklearn.trees.ensembles import codes_of, ensemble_of, full_tree, rows_of
 
 
@@ -149,3 +150,23 @@ def test_rows_of_another_shape_are_refused() -> None:
         module.forward(rows[:, :3])
     with pytest.raises(InvalidShapeError, match="trees take one"):
         module.quantize_input(rows, rows)
+
+
+def test_planes_of_what_is_used_hold_what_the_circuit_reads() -> None:
+    ensemble, codes, rows = case(seed=0)
+    every, used = (TreeModule(ensemble, codes, 4, planes=p) for p in (None, "used"))
+    np.testing.assert_array_equal(every.forward(rows), used.forward(rows))
+    n_bits = sum(code.n_bits for code in codes)
+    assert every.input_shapes == ((1, n_bits), (1, n_bits))
+    assert used.input_shapes == ((1, len(used.planes.looked_up)), (1, len(used.planes.added)))
+    assert 0 < len(used.planes.looked_up) < n_bits
+
+
+def test_look_ups_read_a_plane_of_their_own() -> None:
+    ensemble, codes, rows = case(seed=0)
+    whole = TreeModule(ensemble, codes, 4)
+    needed = TreeModule(ensemble, codes, 4, planes="used").planes.looked_up
+    module = TreeModule(ensemble, codes, 4, planes=Planes.public(codes, needed))
+    assert module.input_shapes[0] == (1, len(needed))
+    assert module.input_shapes[1] == whole.input_shapes[1]
+    np.testing.assert_array_equal(module.forward(rows), whole.forward(rows))

@@ -29,6 +29,7 @@ from cipherlearn.sklearn.trees.encoding import CategoricalCode, FeatureCode
 from cipherlearn.sklearn.trees.ensemble import TreeEnsemble
 from cipherlearn.sklearn.trees.grid import feature_code, threshold_codes, used_codes
 from cipherlearn.sklearn.trees.module import TreeModule
+from cipherlearn.sklearn.trees.program import Planes
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -47,7 +48,8 @@ class TreeEstimator(EncryptedEstimator):
     ----------
     n_bits : int, dict or "auto", default=6
         Bits of the features (``op_inputs``: at most ``2**bits`` states each) and of the values in
-        the leaves (``op_leaves``; default: as many). ``"auto"`` takes the fewest that lose at most
+        the leaves (``op_leaves``; default: as many, but 8 at least, since they cost little).
+        ``"auto"`` takes the fewest that lose at most
         0.01 of accuracy or R2 on a quarter of the rows, which costs about ten trainings.
     inputs : {"grid", "used-thresholds"}, default="grid"
         What the client sends of each feature: a bit for each cut of the grid, which depends on the
@@ -77,9 +79,6 @@ class TreeEstimator(EncryptedEstimator):
         "inputs": "grid",
         "ensembling": "server",
     }
-
-    #: Bits that leaves have beyond those of the features, unless users say how many.
-    more_leaf_bits: ClassVar[int] = 0
 
     #: What the library compares values in.
     precision: ClassVar[Any] = np.float32
@@ -167,8 +166,7 @@ class TreeEstimator(EncryptedEstimator):
         # If training fails, nothing of an earlier one may answer with what is new already.
         self.__dict__.pop("module_", None)
         is_auto = isinstance(self.n_bits, str) and self.n_bits == "auto"
-        more = self.more_leaf_bits
-        bits = choose_bits(self, X, y, fit_params) if is_auto else TreeBits.of(self.n_bits, more)
+        bits = choose_bits(self, X, y, fit_params) if is_auto else TreeBits.of(self.n_bits)
         rows, targets = self._checked(X, y)
         categories = self._categorical(rows, fit_params)
         rows = self._with_gaps(rows, categories)
@@ -189,14 +187,29 @@ class TreeEstimator(EncryptedEstimator):
         """Take over a fitted float model."""
         self._float_model = model
         self.ensemble_ = self._read(model, codes)
-        if self.inputs == "used-thresholds":
+        if self._sends_used:
             codes = used_codes(self.ensemble_, codes)
         self.codes_ = codes
         self.n_bits_ = bits.as_dict
         self.n_features_in_ = len(codes)
-        sums = self.ensembling == "server"
-        self.module_ = TreeModule(self.ensemble_, codes, bits.leaves, sums=sums)
+        self.module_ = TreeModule(
+            self.ensemble_,
+            codes,
+            bits.leaves,
+            planes="used" if self._sends_used else Planes.public(codes, self._looked_up(codes)),
+            sums=self.ensembling == "server",
+        )
         return self
+
+    @property
+    def _sends_used(self) -> bool:
+        """Whether the client sends what the model reads, instead of what the grid has."""
+        return self.inputs == "used-thresholds"
+
+    def _looked_up(self, codes: Sequence[FeatureCode]) -> np.ndarray | None:
+        """Places of the bits that look-ups may read: of all, unless a library needs fewer."""
+        del codes
+        return None
 
     @classmethod
     def from_model(
@@ -250,7 +263,7 @@ class TreeEstimator(EncryptedEstimator):
                 "from_model does not train, and cannot choose bits: n_bits must be an integer or a "
                 f"dictionary, not {n_bits!r}"
             )
-        bits = TreeBits.of(n_bits, cls.more_leaf_bits)
+        bits = TreeBits.of(n_bits)
         known, taken = cls._get_param_names(), model.get_params(deep=False)
         if not takes_any(cls):
             taken = {name: value for name, value in taken.items() if name in known}

@@ -17,8 +17,9 @@ from cipherlearn.quantization.quantizers import check_bits
 #: Most bits of a feature: its unary code has a ciphertext for each state.
 MOST_INPUT_BITS = 12
 
-#: Most bits of a leaf.
-MOST_LEAF_BITS = 16
+#: Most bits of a leaf; those that leaves have at least where nothing is said: with up to 8 bits,
+#: sums stay narrow enough for the parameters that look-ups need anyway.
+MOST_LEAF_BITS, USUAL_LEAF_BITS = 16, 8
 
 #: Accuracy, or R2, that ``n_bits="auto"`` may lose on rows held out, and their share of all rows.
 MAX_DROP, HELD_OUT = 0.01, 0.25
@@ -37,14 +38,13 @@ class TreeBits:
     leaves: int
 
     @classmethod
-    def of(cls, n_bits: Any, more: int = 0) -> TreeBits:
+    def of(cls, n_bits: Any) -> TreeBits:
         """Bits as users give them: one number, or a dictionary.
 
         Parameters
         ----------
         n_bits : int or dict
-        more : int, default=0
-            Bits that leaves have beyond those of the features, where nothing else is said.
+            One number is that of the features.
 
         Raises
         ------
@@ -57,7 +57,7 @@ class TreeBits:
             )
         if not isinstance(n_bits, Mapping):
             bits = check_bits(n_bits, "n_bits", MOST_INPUT_BITS)
-            return cls(bits, min(bits + more, MOST_LEAF_BITS))
+            return cls(bits, max(bits, USUAL_LEAF_BITS))
         unknown = sorted(str(key) for key in n_bits if key not in {"op_inputs", "op_leaves"})
         if unknown:
             raise UnknownKeyError(
@@ -66,7 +66,7 @@ class TreeBits:
         if "op_inputs" not in n_bits:
             raise InvalidParameterError("n_bits lacks the mandatory key 'op_inputs'")
         inputs = check_bits(n_bits["op_inputs"], "n_bits['op_inputs']", MOST_INPUT_BITS)
-        leaves = n_bits.get("op_leaves", min(inputs + more, MOST_LEAF_BITS))
+        leaves = n_bits.get("op_leaves", max(inputs, USUAL_LEAF_BITS))
         return cls(inputs, check_bits(leaves, "n_bits['op_leaves']", MOST_LEAF_BITS))
 
     @property

@@ -8,14 +8,13 @@ zero, it saves their blocks.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cipherlearn.sklearn.trees.blocks import Block, Node, constant_block, nodes_of
+from cipherlearn.sklearn.trees.blocks import Block, constant_block, nodes_of
 from cipherlearn.sklearn.trees.encoding import FeatureCode
 from cipherlearn.sklearn.trees.ensemble import Tree, TreeEnsemble
 

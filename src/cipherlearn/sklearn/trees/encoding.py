@@ -61,6 +61,13 @@ class FeatureCode(ABC):
         """The bits of states, as booleans of shape (rows, bits)."""
 
     @abstractmethod
+    def coarse(self, states: int) -> np.ndarray:
+        """Bits that tell about so many states apart, evenly spread, and the missing ones.
+
+        Which they are depends on the code alone. Shape (bits,), as booleans.
+        """
+
+    @abstractmethod
     def merged(self, told_apart: np.ndarray) -> FeatureCode:
         """A code with fewer states, of which all given functions are functions still.
 
@@ -130,6 +137,15 @@ class OrdinalCode(FeatureCode):
         known = (states[:, None] >= np.arange(1, len(self.points))) & ~missing
         return np.concatenate([known, missing], axis=1) if self.missing == "own" else known
 
+    def coarse(self, states: int) -> np.ndarray:
+        """Cuts with about as many others between them."""
+        kept = np.zeros(self.n_bits, dtype=bool)
+        kept[len(self.cuts) :] = True
+        known = len(self.points)
+        places = np.arange(1, states) * known // states if known > states else np.arange(1, known)
+        kept[places - 1] = True
+        return kept
+
     def merged(self, told_apart: np.ndarray) -> FeatureCode:
         """Without the cuts that no function needs."""
         known = told_apart[:, : len(self.points)]
@@ -180,6 +196,11 @@ class CategoricalCode(FeatureCode):
     def bits(self, states: np.ndarray) -> np.ndarray:
         """One a category, and one for a missing value."""
         return np.asarray(states[:, None] == np.arange(1, self.n_states))
+
+    def coarse(self, states: int) -> np.ndarray:
+        """All bits: categories have no order in which some would be enough."""
+        del states
+        return np.ones(self.n_bits, dtype=bool)
 
     def merged(self, told_apart: np.ndarray) -> FeatureCode:
         """Without the categories that no function tells from the others."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -24,7 +24,14 @@ from cipherlearn.quantization.quantizers import (
 from cipherlearn.sklearn.trees.cover import Cover, cover_ensemble
 from cipherlearn.sklearn.trees.encoding import FeatureCode
 from cipherlearn.sklearn.trees.ensemble import LEAF, Tree, TreeEnsemble
-from cipherlearn.sklearn.trees.program import SCORES, TERMS, build_circuit, linear_constant
+from cipherlearn.sklearn.trees.program import (
+    LOOKED_UP,
+    SCORES,
+    TERMS,
+    Planes,
+    build_circuit,
+    linear_constant,
+)
 
 #: Rows whose bits are in memory at once, in the clear.
 CHUNK_ROWS = 8192
@@ -65,6 +72,9 @@ class TreeModule(CircuitModel):
         What the client sends of each feature.
     leaf_bits : int
         Bits of the integers in the leaves.
+    planes : Planes or "used", optional
+        Which bits the client encrypts. ``"used"`` for those that the circuit reads: fewer, and
+        **they tell the client what the splits are**. Default: all.
     sums : bool, default=True
         Whether trees are added under encryption. Otherwise the client gets the result of every
         look-up and adds them: cheaper, and it tells the client more of the model.
@@ -74,6 +84,8 @@ class TreeModule(CircuitModel):
     cover : Cover
         The tables. Before `compile` their width is the likeliest; `compile` asks the engine for the
         cheapest. All covers give the same integers.
+    planes : Planes
+        Which bits the client encrypts for them.
     """
 
     def __init__(
@@ -82,9 +94,11 @@ class TreeModule(CircuitModel):
         codes: Sequence[FeatureCode],
         leaf_bits: int,
         *,
+        planes: Planes | Literal["used"] | None = None,
         sums: bool = True,
     ) -> None:
         super().__init__((), ())
+        self._sent = Planes.public(codes) if planes is None else planes
         self.codes = tuple(codes)
         self.sums = sums
         self.ensemble, self.scale, self.base = quantize_leaves(ensemble, leaf_bits)
@@ -98,7 +112,9 @@ class TreeModule(CircuitModel):
         """Take over a cover, and the circuit of it."""
         self._discard_circuit()
         self.cover = cover
-        self._circuit = circuit = build_circuit(cover, self.codes, sums=self.sums)
+        sent = self._sent
+        self.planes = sent if isinstance(sent, Planes) else Planes.used(cover, self.codes)
+        self._circuit = circuit = self._build_circuit()
         self.ordered_module_input_names = tuple(known.label for known in circuit.inputs)
         self.ordered_module_output_names = circuit.output_names
         self.input_shapes = tuple(known.shape for known in circuit.inputs)
@@ -119,7 +135,7 @@ class TreeModule(CircuitModel):
         )
 
     def _build_circuit(self) -> Circuit:
-        return build_circuit(self.cover, self.codes, sums=self.sums)
+        return build_circuit(self.cover, self.codes, self.planes, sums=self.sums)
 
     def _compiled(self, engine: Engine, options: CompileOptions) -> Program:
         """The program of the tables whose circuit is the cheapest, by the engine's own figure."""
@@ -182,9 +198,11 @@ class TreeModule(CircuitModel):
             ],
             axis=1,
         )
-        if not bits.shape[1]:
-            bits = np.zeros((len(rows), 1), dtype=dtype)
-        inputs = (bits,) * len(self.input_shapes)
+        planes = self.planes
+        inputs = tuple(
+            _plane(bits, planes.looked_up if name == LOOKED_UP else planes.added)
+            for name in self.ordered_module_input_names
+        )
         return inputs if len(inputs) > 1 else inputs[0]
 
     def _rows(self, inputs: Sequence[Any]) -> tuple[np.ndarray, ...]:
@@ -230,6 +248,13 @@ class TreeModule(CircuitModel):
             sum(bool(block.table[:, output].any()) for block in self.cover.blocks)
             for output in range(len(self.base))
         ]
+
+
+def _plane(bits: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Some of the bits; one that says nothing in place of none."""
+    if not len(places):
+        return np.zeros((len(bits), 1), dtype=bits.dtype)
+    return bits if len(places) == bits.shape[1] else bits[:, places]
 
 
 def _least_complexity(cover: Cover, width: int) -> float:

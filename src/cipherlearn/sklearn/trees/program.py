@@ -1,13 +1,14 @@
 """A cover as a circuit: bits are gathered into codes, codes are looked up, results are added.
 
 The engine has one width for all values that linear operations connect. Look-ups read narrow codes;
-what is linear in the bits ends in a wide sum. So the client's bits are two inputs, of the same
-content, where both occur.
+what is linear in the bits ends in a wide sum. So there are two inputs where both occur: two planes
+of the client's bits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -25,39 +26,79 @@ LOOKED_UP, ADDED = "looked_up", "added"
 TERMS, SCORES = "terms", "scores"
 
 
-def build_circuit(cover: Cover, codes: Sequence[FeatureCode], *, sums: bool = True) -> Circuit:
+@dataclass(frozen=True, eq=False)
+class Planes:
+    """Which bits of the features' codes the client encrypts.
+
+    Parameters
+    ----------
+    looked_up, added : numpy.ndarray of int64
+        Places, ascending, of the bits that look-ups may read, and of those that are added up.
+    """
+
+    looked_up: np.ndarray
+    added: np.ndarray
+
+    @classmethod
+    def public(cls, codes: Sequence[FeatureCode], looked_up: np.ndarray | None = None) -> Planes:
+        """All bits of the codes, or those that are given: no plane depends on the model."""
+        places = np.arange(sum(code.n_bits for code in codes))
+        return cls(places if looked_up is None else looked_up, places)
+
+    @classmethod
+    def used(cls, cover: Cover, codes: Sequence[FeatureCode]) -> Planes:
+        """The bits that a cover reads, which tell what its splits are."""
+        first = _first_bits(codes)
+        functions = [block.levels for block in cover.blocks]
+        looked_up = [_functional(levels, codes, first)[0] for levels in functions]
+        added = [_functional(cover.linear, codes, first)[0]] if cover.linear else []
+        none = np.zeros(0, dtype=np.int64)
+        return cls(*(np.unique(np.concatenate([none, *part])) for part in (looked_up, added)))
+
+
+def _first_bits(codes: Sequence[FeatureCode]) -> np.ndarray:
+    """The place of each feature's first bit, and how many bits there are."""
+    return np.cumsum([0, *(code.n_bits for code in codes)])
+
+
+def build_circuit(
+    cover: Cover, codes: Sequence[FeatureCode], planes: Planes | None = None, *, sums: bool = True
+) -> Circuit:
     """The circuit of a cover, for one row.
 
     Parameters
     ----------
     cover : Cover
     codes : sequence of FeatureCode
+    planes : Planes, optional
+        What the client encrypts; all that the cover reads must be in it. Default: all bits.
     sums : bool, default=True
         Whether the results of look-ups are added under encryption.
 
     Returns
     -------
     Circuit
-        Inputs, as far as they are read: `LOOKED_UP` and `ADDED`, each of shape (1, bits). Results:
+        Inputs, as far as they are read: `LOOKED_UP` and `ADDED`, each of shape (1, bits). A plane
+        without any has one that says nothing. Results:
         `SCORES` of shape (1, outputs); without sums also `TERMS` of shape (1, look-ups), those of
         the first output first, and `SCORES` only if there is a linear part.
     """
     builder = Builder()
-    first = np.cumsum([0, *(code.n_bits for code in codes)])
-    shape = (1, max(1, int(first[-1])))  # a bit that says nothing, if all features are constant
+    planes = Planes.public(codes) if planes is None else planes
+    first = _first_bits(codes)
     results: dict[str, IntValue] = {}
     if cover.blocks:
-        bits = builder.input(LOOKED_UP, shape, 0, 1)
+        bits = builder.input(LOOKED_UP, (1, max(1, len(planes.looked_up))), 0, 1)
         with builder.scope("trees"):
-            terms = _terms(cover, _codes(bits, cover.blocks, codes, first))
+            terms = _terms(cover, _codes(bits, planes.looked_up, cover.blocks, codes, first))
             if sums:
                 results[SCORES] = _joined([_total(term) for term in terms])
             else:
                 results[TERMS] = _joined([term for term in terms if term is not None])
     if cover.linear or not cover.blocks:
-        bits = builder.input(ADDED, shape, 0, 1)
+        bits = builder.input(ADDED, (1, max(1, len(planes.added))), 0, 1)
         with builder.scope("single features"):
-            linear = _linear(bits, cover, codes, first)
+            linear = _linear(bits, planes.added, cover, codes, first)
             results[SCORES] = results[SCORES] + linear if SCORES in results else linear
     return builder.finish(list(results.values()), list(results))
 
@@ -69,13 +110,17 @@ def linear_constant(cover: Cover, codes: Sequence[FeatureCode]) -> np.ndarray:
 
 
 def _codes(
-    bits: IntValue, blocks: Sequence[Block], codes: Sequence[FeatureCode], first: np.ndarray
+    bits: IntValue,
+    plane: np.ndarray,
+    blocks: Sequence[Block],
+    codes: Sequence[FeatureCode],
+    first: np.ndarray,
 ) -> IntValue:
-    """The codes of all blocks, of shape (1, blocks)."""
+    """The codes of all blocks, of shape (1, blocks), from the bits of a plane."""
     places, weights, constants = [], [], []
     for block in blocks:
         place, weight, constant = _functional(block.levels, codes, first)
-        places.append(place)
+        places.append(np.searchsorted(plane, place))
         weights.append(weight)
         constants.append(int(constant))
     terms = max(map(len, places))
@@ -130,12 +175,17 @@ def _joined(parts: Sequence[IntValue | np.ndarray]) -> IntValue:
 
 
 def _linear(
-    bits: IntValue, cover: Cover, codes: Sequence[FeatureCode], first: np.ndarray
+    bits: IntValue,
+    plane: np.ndarray,
+    cover: Cover,
+    codes: Sequence[FeatureCode],
+    first: np.ndarray,
 ) -> IntValue:
-    """The sum of functions of single features, of shape (1, outputs)."""
+    """The sum of functions of single features, of shape (1, outputs), from the bits of a plane."""
     if not cover.linear:
         return bits[:, :1] * np.zeros((1, len(cover.base)), dtype=np.int64)
     places, weights, _ = _functional(cover.linear, codes, first)
-    chosen = bits if np.array_equal(places, np.arange(bits.shape[1])) else bits[:, places]
+    whole = np.array_equal(places, plane) and bool(len(plane))
+    chosen = bits if whole else bits[:, np.searchsorted(plane, places)]
     result: IntValue = chosen @ weights
     return result

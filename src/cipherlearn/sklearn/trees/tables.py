@@ -162,7 +162,11 @@ def summed(functions: Sequence[tuple[Axis, np.ndarray]]) -> tuple[Axis, np.ndarr
 
 
 def approximate(
-    axes: Sequence[Axis], table: np.ndarray, weights: np.ndarray, most: int
+    axes: Sequence[Axis],
+    table: np.ndarray,
+    weights: np.ndarray,
+    most: int,
+    joined: Sequence[np.ndarray] | None = None,
 ) -> tuple[list[np.ndarray], list[Axis], np.ndarray]:
     """Functions of single features, and a table over few classes, whose sum is near a table.
 
@@ -177,6 +181,9 @@ def approximate(
         How common they are.
     most : int
         How many cells the small table may have.
+    joined : sequence of numpy.ndarray of int64, optional
+        What each class of each axis becomes to begin with: the small table cannot tell more apart.
+        Default: itself.
 
     Returns
     -------
@@ -186,7 +193,8 @@ def approximate(
     prior = _PRIOR * weights.mean() or 1.0
     trust = (weights + prior)[..., None]
     _, _, rest = _fitted(table, trust, [np.zeros(n, dtype=np.int64) for n in weights.shape])
-    classes, merged = _merged(axes, rest, trust, most)
+    start = [np.arange(axis.n_classes) for axis in axes] if joined is None else list(joined)
+    classes, merged = _merged(axes, rest, trust, start, most)
     functions, core, _ = _fitted(table, trust, classes)
     return functions, merged, core
 
@@ -212,11 +220,15 @@ def _fitted(
 
 
 def _merged(
-    axes: Sequence[Axis], rest: np.ndarray, trust: np.ndarray, most: int
+    axes: Sequence[Axis],
+    rest: np.ndarray,
+    trust: np.ndarray,
+    classes: list[np.ndarray],
+    most: int,
 ) -> tuple[list[np.ndarray], list[Axis]]:
-    """Merge classes until a table over them has few enough cells."""
-    merged, total = list(axes), rest * trust
-    classes = [np.arange(axis.n_classes) for axis in axes]
+    """Merge classes further until a table over them has few enough cells."""
+    merged = [axis.merged(of_axis) for axis, of_axis in zip(axes, classes, strict=True)]
+    total, trust = _pooled(rest * trust, classes), _pooled(trust, classes)
     while math.prod(axis.n_classes for axis in merged) > most:
         ways = [_cheapest(axis, place, total, trust) for place, axis in enumerate(merged)]
         place = int(np.argmin([growth for growth, _ in ways]))

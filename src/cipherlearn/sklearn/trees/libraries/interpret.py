@@ -7,6 +7,7 @@ up to rounding; of a pair, up to its approximation by a table of ``pair_bits`` b
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -20,7 +21,7 @@ from cipherlearn.sklearn.trees._estimator import (
     TreeEstimator,
     TreeRegressor,
 )
-from cipherlearn.sklearn.trees.encoding import FeatureCode
+from cipherlearn.sklearn.trees.encoding import FeatureCode, OrdinalCode
 from cipherlearn.sklearn.trees.ensemble import TreeEnsemble
 from cipherlearn.sklearn.trees.links import Exponential, Identity, Link, Logistic, Softmax
 from cipherlearn.sklearn.trees.tables import Axis, approximate, summed, table_tree
@@ -43,7 +44,9 @@ _LINKS: Mapping[str, type[Link]] = {
 _Term = tuple[list[Axis], np.ndarray, np.ndarray]
 
 
-def _ensemble(model: Any, cells: int | None = None) -> TreeEnsemble:
+def _ensemble(
+    model: Any, cells: int | None = None, codes: Sequence[FeatureCode] | None = None
+) -> TreeEnsemble:
     """A fitted model as trees.
 
     Parameters
@@ -51,6 +54,8 @@ def _ensemble(model: Any, cells: int | None = None) -> TreeEnsemble:
     model : object
     cells : int, optional
         How many cells the table of a pair may have. Default: as many as it has.
+    codes : sequence of FeatureCode, optional
+        Tables of pairs tell the coarse states of these apart. Default: all that they tell apart.
     """
     if model.link_ == "monoclassification":
         raise ModelError("all labels are of one class; a classifier needs two classes at least")
@@ -65,7 +70,10 @@ def _ensemble(model: Any, cells: int | None = None) -> TreeEnsemble:
         functions, tabled, table = [scores], axes, scores
         if len(axes) > 1:
             if cells is not None:
-                functions, tabled, table = approximate(axes, scores, weights, cells)
+                joined = (
+                    None if codes is None else [_coarse(a, codes[a.feature], cells) for a in axes]
+                )
+                functions, tabled, table = approximate(axes, scores, weights, cells, joined)
             trees.append(table_tree(tabled, table))
         if len(axes) == 1 or cells is not None:
             for axis, function in zip(axes, functions, strict=True):
@@ -94,6 +102,28 @@ def _terms(model: Any) -> Iterator[_Term]:
         yield axes, outputs, np.asarray(weights, dtype=np.float64)[order]
 
 
+def _coarse_states(cells: int) -> int:
+    """How many states of a feature are sent for tables of so many cells.
+
+    Two features share the cells; with four times as many states to choose from as each has, tables
+    are nearly as good as with all (phoneme, 16 cells: area under the curve 0.9216 of 0.9230).
+    """
+    return 4 * math.isqrt(cells)
+
+
+def _coarse(axis: Axis, code: FeatureCode, cells: int) -> np.ndarray:
+    """What each class becomes where only the bits are known that tables of pairs read."""
+    if not isinstance(code, OrdinalCode):
+        return np.arange(axis.n_classes)
+    # A cut of the model lies between the values of two states, as a cut of the grid does.
+    bits = np.searchsorted(code.points, axis.cuts) - 1
+    inside = (bits >= 0) & (bits < len(code.cuts))
+    is_known = inside & code.coarse(_coarse_states(cells))[np.where(inside, bits, 0)]
+    known = np.concatenate([[0], np.cumsum(is_known)])
+    missing = known[-1] + np.arange(1, axis.n_classes - len(known) + 1)
+    return np.concatenate([known, missing])
+
+
 def _axis(levels: list[Any], feature: int, features_of_term: int) -> Axis:
     """The bins of a feature, in terms of so many features."""
     bins = levels[min(len(levels), features_of_term) - 1]
@@ -118,7 +148,7 @@ class _Boosting(TreeEstimator):
     Parameters
     ----------
     n_bits, inputs, ensembling
-        As for all trees: see `TreeEstimator`. Scores have two bits more than features by default.
+        As for all trees: see `TreeEstimator`.
     pair_bits : int, default=4
         Bits of the table that stands for a pair of features: at most ``2**pair_bits`` cells, and
         what is additive in the pair is kept in full. Each bit about doubles the time of a row.
@@ -128,9 +158,6 @@ class _Boosting(TreeEstimator):
     """
 
     precision = np.float64
-
-    #: They cost next to nothing: no look-up reads them.
-    more_leaf_bits = 2
 
     own_parameters: ClassVar[Mapping[str, Any]] = {**TreeEstimator.own_parameters, "pair_bits": 4}
 
@@ -147,8 +174,16 @@ class _Boosting(TreeEstimator):
         return None if names == [f"feature_{n:04}" for n in range(len(names))] else names
 
     def _read(self, model: Any, codes: Sequence[FeatureCode]) -> TreeEnsemble:
-        del codes
-        return _ensemble(model, 2 ** check_bits(self.pair_bits, "pair_bits", MOST_PAIR_BITS))
+        return _ensemble(model, self._cells, None if self._sends_used else codes)
+
+    @property
+    def _cells(self) -> int:
+        """How many cells the table of a pair may have."""
+        return int(2 ** check_bits(self.pair_bits, "pair_bits", MOST_PAIR_BITS))
+
+    def _looked_up(self, codes: Sequence[FeatureCode]) -> np.ndarray:
+        coarse = [code.coarse(_coarse_states(self._cells)) for code in codes]
+        return np.flatnonzero(np.concatenate([np.zeros(0, dtype=bool), *coarse]))
 
     @staticmethod
     def _category_names(model: Any) -> dict[int, list[Any]] | None:
