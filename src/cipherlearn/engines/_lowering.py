@@ -215,8 +215,8 @@ def _index(lowering: Lowering, node: ir.Node, value: Any) -> Any:
     if lowering.has_wide_tables:
         starts = np.flatnonzero(np.diff(chosen, prepend=-2) != 1)
         runs = [(int(run[0]), int(run[-1]) + 1) for run in np.split(chosen, starts[1:])]
-        parts = tuple(flat[start:end] for start, end in runs)
-        return _reshaped(np.concatenate(parts) if len(parts) > 1 else parts[0], node.shape)
+        taken: Any = tuple(flat[start:end] for start, end in runs)
+        return _reshaped(np.concatenate(taken) if len(taken) > 1 else taken[0], node.shape)
     return _reshaped(flat[chosen], node.shape)
 
 

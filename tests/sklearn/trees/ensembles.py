@@ -86,3 +86,18 @@ def full_tree(features: list[int], leaves: list[int]) -> Tree:
         np.zeros(nodes, dtype=bool),
         values[:, None],
     )
+
+
+def chain(splits: int, features: int) -> Tree:
+    """A tree as deep as it has splits: each has a leaf on its left; features take turns."""
+    places = np.arange(2 * splits + 1)
+    inner = (places % 2 == 0) & (places < 2 * splits)
+    turn = places // 2
+    return Tree(
+        np.where(inner, turn % features, LEAF),
+        np.where(inner, turn // features + 0.5, np.nan),
+        np.where(inner, places + 1, LEAF),
+        np.where(inner, places + 2, LEAF),
+        np.zeros(len(places), dtype=bool),
+        np.where(inner, 0, turn % 7)[:, None],
+    )

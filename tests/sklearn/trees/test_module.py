@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cipherlearn.circuit import Circuit, count_lookups
 from cipherlearn.engines import CompileOptions, Program, get_engine
-from cipherlearn.errors import InvalidParameterError, InvalidShapeError
+from cipherlearn.errors import CostWarning, InvalidParameterError, InvalidShapeError
+from cipherlearn.quantization.calibration import as_tuple
 from cipherlearn.sklearn.trees import module as trees_module
 from cipherlearn.sklearn.trees.encoding import FeatureCode, OrdinalCode
 from cipherlearn.sklearn.trees.ensemble import LEAF, TreeEnsemble
@@ -63,12 +67,36 @@ def test_values_of_each_output_have_a_scale_of_their_own() -> None:
     assert one.scale[0] == one.scale[1]
 
 
-def test_many_rows_are_evaluated_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 3), st.integers(2, 9), st.booleans())
+def test_trees_in_the_clear_give_exactly_what_the_circuit_gives(
+    seed: int, outputs: int, bits: int, sums: bool
+) -> None:
+    ensemble, codes, rows = case(seed, outputs)
+    module = TreeModule(ensemble, codes, bits, sums=sums)
+    scores = module.forward(rows)
+    integers = as_tuple(module.quantized_forward(*as_tuple(module.quantize_input(rows))))
+    results = as_tuple(module.dequantize_output(*integers))
+    np.testing.assert_array_equal(module.post_processing(*results), scores)
+
+
+def test_tables_are_found_when_they_are_needed() -> None:
     ensemble, codes, rows = case()
     module = TreeModule(ensemble, codes, 4)
-    expected = module.forward(rows)
-    monkeypatch.setattr(trees_module, "CHUNK_ROWS", 7)
-    np.testing.assert_array_equal(module.forward(rows), expected)
+    module.forward(rows)
+    assert "cover" not in vars(module)
+    assert len(module.input_quantizers) == len(module.circuit.inputs)
+    assert "cover" in vars(module)
+    assert copy.deepcopy(TreeModule(ensemble, codes, 4)).circuit.nodes
+    with pytest.raises(AttributeError, match="has no attribute 'tables'"):
+        _ = module.tables
+
+
+def test_many_lookups_are_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    ensemble, codes, _ = case()
+    monkeypatch.setattr(trees_module, "MANY_LOOKUPS", 3)
+    with pytest.warns(CostWarning, match=r"need \d+ table look-ups .* s on this .*max_depth"):
+        TreeModule(ensemble, codes, 4).compile(engine="clear")
 
 
 def test_no_input_stays_clear() -> None:

@@ -12,8 +12,9 @@ import numpy as np
 from cipherlearn.circuit import Circuit
 from cipherlearn.engines import CompileOptions, Engine, Program
 from cipherlearn.engines.base import DEFAULT_P_ERROR
+from cipherlearn.engines.estimate import machine_speed
 from cipherlearn.engines.execution import FheMode
-from cipherlearn.errors import InvalidParameterError, InvalidShapeError
+from cipherlearn.errors import CostWarning, InvalidParameterError, InvalidShapeError, warn
 from cipherlearn.quantization.circuit_model import CircuitModel, check_encryption_status
 from cipherlearn.quantization.quantizers import (
     MinMaxQuantizationStats,
@@ -21,13 +22,16 @@ from cipherlearn.quantization.quantizers import (
     UniformQuantizationParameters,
     UniformQuantizer,
 )
-from cipherlearn.sklearn.trees.cover import Cover, cover_ensemble
+from cipherlearn.sklearn.trees.cover import Cover, Covers, cover_ensemble
 from cipherlearn.sklearn.trees.encoding import FeatureCode
 from cipherlearn.sklearn.trees.ensemble import LEAF, Tree, TreeEnsemble
 from cipherlearn.sklearn.trees.program import SCORES, TERMS, build_circuit, linear_constant
 
-#: Rows whose bits are in memory at once, in the clear.
-CHUNK_ROWS = 8192
+#: Look-ups from which on users are warned of the cost.
+MANY_LOOKUPS = 5_000
+
+#: Significant bits of what an integer in the leaves stands for.
+SCALE_BITS = 24
 
 #: Trees, spread over the ensemble, that tell which widths are worth covering all of it with; by how
 #: much the least complexity of their look-ups may exceed that of the best width.
@@ -46,6 +50,19 @@ LEAST_COMPLEXITY = {
     9: 6.1e9,
     10: 1.3e10,
 }
+
+#: Attributes that the cover decides.
+_OF_COVER = frozenset(
+    {
+        "cover",
+        "_offset",
+        "input_quantizers",
+        "output_quantizers",
+        "input_shapes",
+        "ordered_module_input_names",
+        "ordered_module_output_names",
+    }
+)
 
 _BIT = UniformQuantizer(
     QuantizationOptions(1),
@@ -72,9 +89,12 @@ class TreeModule(CircuitModel):
     Attributes
     ----------
     cover : Cover
-        The tables. Before `compile` their width is the likeliest; `compile` asks the engine for the
-        cheapest. All covers give the same integers.
+        The tables, found when first asked for. Before `compile` their width is the likeliest;
+        `compile` asks the engine for the cheapest. All covers give the same integers.
     """
+
+    cover: Cover
+    _offset: np.ndarray
 
     def __init__(
         self,
@@ -88,7 +108,15 @@ class TreeModule(CircuitModel):
         self.codes = tuple(codes)
         self.sums = sums
         self.ensemble, self.scale, self.base = quantize_leaves(ensemble, leaf_bits)
+        for name in _OF_COVER & self.__dict__.keys():
+            delattr(self, name)
+
+    def __getattr__(self, name: str) -> Any:
+        # Whoever predicts in the clear alone needs no tables.
+        if name not in _OF_COVER:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         self.use_width(self._promising_widths()[0])
+        return self.__dict__[name]
 
     def use_width(self, width: int) -> None:
         """Take tables of at most so many bits; the module is not compiled then."""
@@ -119,26 +147,28 @@ class TreeModule(CircuitModel):
         )
 
     def _build_circuit(self) -> Circuit:
-        return build_circuit(self.cover, self.codes, sums=self.sums)
+        cover = self.cover  # asking for it may have built the circuit
+        return self._circuit or build_circuit(cover, self.codes, sums=self.sums)
 
     def _compiled(self, engine: Engine, options: CompileOptions) -> Program:
         """The program of the tables whose circuit is the cheapest, by the engine's own figure."""
-        if not self.cover.blocks:
-            return super()._compiled(engine, options)
-        covers = {w: cover_ensemble(self.ensemble, self.codes, w) for w in self._promising_widths()}
+        widths = self._promising_widths()
+        found = Covers(self.ensemble, self.codes, max(widths))
+        covers = {width: found.of_width(width) for width in widths}
         bounds = {width: _least_complexity(cover, width) for width, cover in covers.items()}
+        first, *others = sorted(covers, key=bounds.__getitem__)
+        _warn_of_cost(covers[first], bounds[first])
+        self._use(covers[first])
+        chosen, best = covers[first], engine.compile(self.circuit, options)
         # More errors are cheaper than what the bounds were measured at.
         are_bounds = options.p_error is not None and options.p_error <= DEFAULT_P_ERROR
-        best: Program | None = None
-        for width in sorted(covers, key=bounds.__getitem__):
-            if best is not None and are_bounds and bounds[width] >= best.complexity:
+        for width in others:
+            if not chosen.blocks or (are_bounds and bounds[width] >= best.complexity):
                 break
             self._use(covers[width])
             program = engine.compile(self.circuit, options)
-            if best is None or program.complexity < best.complexity:
-                best, chosen = program, covers[width]
-        if best is None:
-            return super()._compiled(engine, options)
+            if program.complexity < best.complexity:
+                chosen, best = covers[width], program
         self._use(chosen)
         return best
 
@@ -146,11 +176,12 @@ class TreeModule(CircuitModel):
         """Widths of tables that may be the cheapest, the likeliest first: what a few trees need."""
         trees = self.ensemble.trees
         few = replace(self.ensemble, trees=trees[:: max(1, len(trees) // SAMPLED)])
+        covers = Covers(few, self.codes, max(LEAST_COMPLEXITY))
         bounds: dict[int, float] = {}
         for width, of_one in LEAST_COMPLEXITY.items():
             if bounds and of_one > WORTH_TRYING * min(bounds.values()):
                 break
-            bounds[width] = _least_complexity(cover_ensemble(few, self.codes, width), width)
+            bounds[width] = _least_complexity(covers.of_width(width), width)
         most = WORTH_TRYING * min(bounds.values())
         return sorted((w for w, b in bounds.items() if b <= most), key=bounds.__getitem__)
 
@@ -168,22 +199,12 @@ class TreeModule(CircuitModel):
         numpy.ndarray of shape (rows, bits), or a tuple of two of them
             One an input of the circuit: two if some functions are looked up, and others are sums.
         """
-        if len(x) != 1:
-            raise InvalidShapeError(f"{len(x)} arrays were given; trees take one: rows of features")
-        rows = np.asarray(x[0], dtype=np.float64)
-        if rows.ndim != 2 or rows.shape[1] != len(self.codes):
-            raise InvalidShapeError(
-                f"the rows have shape {rows.shape}; they must be (rows, {len(self.codes)})"
-            )
+        states = zip(self.codes, self._states(x), strict=True)
         bits = np.concatenate(
-            [
-                code.bits(code.states(column)).astype(dtype)
-                for code, column in zip(self.codes, rows.T, strict=True)
-            ],
-            axis=1,
+            [code.bits(of_rows).astype(dtype) for code, of_rows in states], axis=1
         )
         if not bits.shape[1]:
-            bits = np.zeros((len(rows), 1), dtype=dtype)
+            bits = np.zeros((len(bits), 1), dtype=dtype)
         inputs = (bits,) * len(self.input_shapes)
         return inputs if len(inputs) > 1 else inputs[0]
 
@@ -192,16 +213,29 @@ class TreeModule(CircuitModel):
         rows = self.quantize_input(*inputs, dtype=np.int8)
         return rows if isinstance(rows, tuple) else (rows,)
 
+    def _states(self, x: Sequence[Any]) -> list[np.ndarray]:
+        """The states of each feature, of the only input."""
+        if len(x) != 1:
+            raise InvalidShapeError(f"{len(x)} arrays were given; trees take one: rows of features")
+        rows = np.asarray(x[0], dtype=np.float64)
+        if rows.ndim != 2 or rows.shape[1] != len(self.codes):
+            raise InvalidShapeError(
+                f"the rows have shape {rows.shape}; they must be (rows, {len(self.codes)})"
+            )
+        return [code.states(column) for code, column in zip(self.codes, rows.T, strict=True)]
+
     def forward(self, *x: np.ndarray, fhe: str | FheMode = "disable") -> Any:
-        """Scores of rows: see `CircuitModel.forward`."""
+        """Scores of rows: see `CircuitModel.forward`.
+
+        In the clear the trees themselves give the integers that any cover of them gives: a forest
+        that is never compiled needs no tables.
+        """
         mode = FheMode.of(fhe)
-        rows = len(x[0]) if len(x) == 1 else 0
-        if mode is not FheMode.DISABLE or rows <= CHUNK_ROWS:
+        if mode is not FheMode.DISABLE:
             return super().forward(*x, fhe=mode)
-        starts = range(0, rows, CHUNK_ROWS)
-        return np.concatenate(
-            [super(TreeModule, self).forward(x[0][a : a + CHUNK_ROWS]) for a in starts]
-        )
+        states = zip(self.codes, self._states(x), strict=True)
+        rows = np.stack([code.representatives[of_rows] for code, of_rows in states], axis=1)
+        return self.base + self.scale * self.ensemble.raw_scores(rows)
 
     def _set_encryption_status(self, given: Sequence[str] | None) -> None:
         """Raise `InvalidParameterError` for bits that are to stay clear: it would gain nothing."""
@@ -237,6 +271,18 @@ def _least_complexity(cover: Cover, width: int) -> float:
     return cover.n_lookups * LEAST_COMPLEXITY[width]
 
 
+def _warn_of_cost(cover: Cover, least: float) -> None:
+    """Give a `CostWarning` for so many look-ups that a prediction takes very long."""
+    if (count := cover.n_lookups) > MANY_LOOKUPS:
+        warn(
+            f"the trees need {count} table look-ups for each row, at least "
+            f"{least / machine_speed():.2g} s on this machine. Shallower trees (max_depth), larger "
+            "leaves (min_samples_leaf), fewer trees (n_estimators) and fewer bits in the leaves "
+            "(n_bits: 'op_leaves') need fewer",
+            CostWarning,
+        )
+
+
 def quantize_leaves(
     ensemble: TreeEnsemble, bits: int
 ) -> tuple[TreeEnsemble, np.ndarray, np.ndarray]:
@@ -245,7 +291,8 @@ def quantize_leaves(
     Outputs that are weighed against each other have one scale, values have one each.
 
     The middle of the values of each tree is added by the client instead, so that the integers are
-    small.
+    small. Scale and middles have few significant bits: multiples and sums of them are exact, and so
+    do not depend on what is added first, nor on how the trees are covered.
 
     Parameters
     ----------
@@ -265,7 +312,11 @@ def quantize_leaves(
         reach = np.maximum(reach, np.abs(values - middle).max(axis=0))
     if ensemble.link.one_unit:
         reach = np.full_like(reach, reach.max(initial=0.0))
-    scale = np.where(reach > 0, reach, 1.0) / (2 ** (bits - 1) - 1 if bits > 1 else 1)
+    mantissa, exponent = np.frexp(
+        np.where(reach > 0, reach, 1.0) / (2 ** (bits - 1) - 1 if bits > 1 else 1)
+    )
+    unit = np.ldexp(1.0, exponent - SCALE_BITS)
+    scale = np.ceil(np.ldexp(mantissa, SCALE_BITS)) * unit
 
     def rounded(tree: Tree, middle: np.ndarray) -> Tree:
         integers = np.rint((tree.values - middle) / scale).astype(np.int64)
@@ -273,4 +324,5 @@ def quantize_leaves(
 
     trees = tuple(rounded(*pair) for pair in zip(ensemble.trees, middles, strict=True))
     whole = replace(ensemble, trees=trees, base=np.zeros(ensemble.n_outputs, dtype=np.int64))
-    return whole, scale, ensemble.base + np.sum(middles, axis=0, initial=0.0)
+    added = ensemble.base + np.sum(middles, axis=0, initial=0.0)
+    return whole, scale, np.rint(added / unit) * unit
