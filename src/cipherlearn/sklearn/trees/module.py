@@ -169,7 +169,8 @@ class TreeModule(CircuitModel):
             program = engine.compile(self.circuit, options)
             if program.complexity < best.complexity:
                 chosen, best = covers[width], program
-        self._use(chosen)
+        if self.cover is not chosen:
+            self._use(chosen)
         return best
 
     def _promising_widths(self) -> list[int]:
