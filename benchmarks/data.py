@@ -91,10 +91,17 @@ def table_data(name: str, folder: Path | None = None) -> Split:
         columns = list(zip(*csv.reader(lines), strict=True))
     x = np.column_stack([values for column in columns[:-1] for values in _features(column)])
     y = np.array(columns[-1], dtype=np.float64)
+    y = y.astype(np.int64) if table.is_classification else y
     x_train, x_test, y_train, y_test = train_test_split(x, y, test_size=0.25, random_state=0)
+    return standardized((x_train, x_test, y_train, y_test))
+
+
+def standardized(split: Split) -> Split:
+    """Features, and values that are to be predicted, with mean 0 and deviation 1 in training."""
+    x_train, x_test, y_train, y_test = split
     inputs = _standardized(x_train, x_test)
-    if table.is_classification:
-        return *inputs, y_train.astype(np.int64), y_test.astype(np.int64)
+    if y_train.dtype.kind == "i":
+        return *inputs, y_train, y_test
     return *inputs, *_standardized(y_train, y_test)
 
 

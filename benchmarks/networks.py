@@ -106,12 +106,14 @@ def digits_cnn(seed: int = 0) -> Case:
     return Case(train(net, x_train, y_train, seed), x_train, x_test, y_train, y_test)
 
 
-def table_mlp(name: str, folder: Path | None = None, hidden: int = 24, seed: int = 0) -> Case:
-    """A table of `benchmarks.data.TABLES`: two hidden layers with ReLU.
+def table_mlp(name: str, folder: Path | None = None) -> Case:
+    """`small_mlp` on a table of `benchmarks.data.TABLES`."""
+    return small_mlp(table_data(name, folder))
 
-    Two outputs tell classes apart; a value has one.
-    """
-    x_train, x_test, y_train, y_test = table_data(name, folder)
+
+def small_mlp(split: Split, hidden: int = 24, seed: int = 0) -> Case:
+    """Two hidden layers with ReLU; two outputs tell classes apart, a value has one."""
+    x_train, x_test, y_train, y_test = split
     outputs = 1 if y_train.dtype.kind == "f" else 2
     torch.manual_seed(seed)
     net = nn.Sequential(

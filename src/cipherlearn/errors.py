@@ -29,7 +29,8 @@
 
     CipherlearnWarning (UserWarning)
     ├── OverflowWarning                        values left the range kept for an accumulator
-    └── CalibrationWarning                     calibration data that says too little
+    ├── CalibrationWarning                     calibration data that says too little
+    └── CostWarning                            a prediction that takes very long
 
 Each class also derives from the built-in exception that a caller would expect (in parentheses), so
 ``except ValueError`` keeps working. Messages say what was given, what is accepted, what to change.
@@ -151,6 +152,10 @@ class OverflowWarning(CipherlearnWarning):
 
 class CalibrationWarning(CipherlearnWarning):
     """The calibration data says too little about the values that the model will see."""
+
+
+class CostWarning(CipherlearnWarning):
+    """An encrypted prediction takes far longer than most users would wait."""
 
 
 def warn(message: str, category: type[CipherlearnWarning]) -> None:

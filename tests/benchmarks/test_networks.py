@@ -5,8 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import networks
-from benchmarks.networks import table_mlp, train
+from benchmarks.networks import small_mlp, train
 
 
 def weights(net: nn.Module) -> np.ndarray:
@@ -45,13 +44,10 @@ def test_a_learning_rate_may_stay_as_it_is() -> None:
 
 
 @pytest.mark.parametrize(("kind", "outputs"), [("i", 2), ("f", 1)])
-def test_tables_get_as_many_outputs_as_they_need(
-    monkeypatch: pytest.MonkeyPatch, kind: str, outputs: int
-) -> None:
+def test_tables_get_as_many_outputs_as_they_need(kind: str, outputs: int) -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(60, 3)).astype(np.float32)
     y = (x[:, 0] > 0).astype(np.int64 if kind == "i" else np.float32)
-    monkeypatch.setattr(networks, "table_data", lambda *_: (x[:40], x[40:], y[:40], y[40:]))
-    case = table_mlp("any", hidden=4)
+    case = small_mlp((x[:40], x[40:], y[:40], y[40:]), hidden=4)
     assert case.float_outputs.shape == (20, outputs)
     np.testing.assert_array_equal(case.calibration_labels, y[:40])

@@ -183,3 +183,13 @@ def test_random_networks_are_right_bit_for_bit(seed: int) -> None:
     with ENGINE.compile(circuit) as program:
         rows = generator.integers(0, 1, (8, 1, 6), endpoint=True)
         assert self_check(program, rows).rows == 8
+
+
+def test_lists_select_before_tables_of_many_bits() -> None:
+    # The engine itself cannot, where integers are remainders: from 11 bits on.
+    b = Builder()
+    x = b.input("x", (1, 6), 0, 1)
+    chosen = x[:, np.array([4, 5, 0, 2, 2, 1, 3, 0, 1, 2, 3])]
+    code = (chosen * 2 ** np.arange(11)).sum(axis=1, keepdims=True)
+    y = code.lookup(np.arange(2**11)[:, None, None] % 5, 0)
+    assert ENGINE.compile(b.finish([y])).complexity > 0

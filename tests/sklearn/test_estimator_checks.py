@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 from collections.abc import Callable, Iterator
@@ -279,6 +280,15 @@ def test_training_is_on_the_grid(fitted: Any) -> None:
     assert fitted.n_features_in_ == X.shape[1]
     assert all(code.n_states <= 2**4 for code in fitted.codes_)
     assert fitted.n_bits_ == {"op_inputs": 4, "op_leaves": 8}
+
+
+def test_clear_predictions_are_those_of_the_circuit(fitted: Any) -> None:
+    X, _ = data_for(fitted)
+    estimator = copy.deepcopy(fitted)
+    vars(estimator).pop("module_", None)
+    scores = estimator._raw(X, "disable")
+    assert "module_" not in vars(estimator)  # they need no tables
+    np.testing.assert_array_equal(estimator.module_.forward(estimator._rows(X)), scores)
 
 
 def test_same_seed_same_model(name: str, fitted: Any) -> None:

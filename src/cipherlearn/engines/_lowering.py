@@ -18,6 +18,9 @@ from cipherlearn.engines._regions import Regions, behind, reduced
 from cipherlearn.engines.base import IntArray
 from cipherlearn.errors import CompilationError
 
+#: Bits of the widest tables that the engine looks up without dividing integers into remainders.
+NATIVE_BITS = 10
+
 
 @dataclass(eq=False)
 class Lowering:
@@ -63,6 +66,13 @@ class Lowering:
             and not self.circuit.nodes[position].is_constant
         ]
         self.parameters = (*(position for position in inputs if position in used), *clear)
+
+    @property
+    def has_wide_tables(self) -> bool:
+        """Whether the engine represents integers by remainders, and cannot select by a list."""
+        lookups = (n for n in self.circuit.nodes if isinstance(n.primitive, ir.Lookup))
+        read = (self.circuit.nodes[index].interval.width for n in lookups for index in n.inputs)
+        return max(read, default=0) > NATIVE_BITS
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -192,7 +202,7 @@ def _sum(_: Lowering, node: ir.Node, value: Any) -> Any:
     return _reshaped(np.sum(value, axis=axes, keepdims=True), node.shape)
 
 
-def _index(_: Lowering, node: ir.Node, value: Any) -> Any:
+def _index(lowering: Lowering, node: ir.Node, value: Any) -> Any:
     key: tuple[ir.IndexPart, ...] = node.primitive.key  # type: ignore[attr-defined]
     parts = [slice(k, k + 1 or None) if isinstance(k, (int, np.integer)) else k for k in key]
     if all(isinstance(part, slice) and (part.step or 1) > 0 for part in parts):
@@ -200,8 +210,14 @@ def _index(_: Lowering, node: ir.Node, value: Any) -> Any:
     # Any other selection is a list of places in the flat value.
     shape = tuple(value.shape)
     places = np.arange(int(np.prod(shape))).reshape(shape)
-    chosen = kernels.apply(node.primitive, places[None])[0]
-    return _reshaped(value.reshape((places.size,))[chosen.reshape(-1)], node.shape)
+    chosen = kernels.apply(node.primitive, places[None])[0].reshape(-1)
+    flat = value.reshape((places.size,))
+    if lowering.has_wide_tables:
+        starts = np.flatnonzero(np.diff(chosen, prepend=-2) != 1)
+        runs = [(int(run[0]), int(run[-1]) + 1) for run in np.split(chosen, starts[1:])]
+        taken: Any = tuple(flat[start:end] for start, end in runs)
+        return _reshaped(np.concatenate(taken) if len(taken) > 1 else taken[0], node.shape)
+    return _reshaped(flat[chosen], node.shape)
 
 
 def _lookup(lowering: Lowering, node: ir.Node, value: Any) -> Any:

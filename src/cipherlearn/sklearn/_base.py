@@ -122,7 +122,7 @@ class EncryptedEstimator(BaseEstimator, ABC):  # type: ignore[misc]
     def check_model_is_compiled(self) -> None:
         """Raise `NotCompiledError` unless `compile` was called."""
         self.check_model_is_fitted()
-        if not self.module_.is_compiled:
+        if not self.is_compiled:
             raise NotCompiledError(
                 f"this {type(self).__name__} is not compiled: call compile() before "
                 "fhe='simulate' or fhe='execute'"
@@ -201,7 +201,7 @@ class EncryptedEstimator(BaseEstimator, ABC):  # type: ignore[misc]
     @property
     def fhe_circuit(self) -> Program | None:
         """The compiled program; None before `compile`."""
-        return self.module_.fhe_circuit if self.is_fitted else None
+        return self.module_.fhe_circuit if self.is_compiled else None
 
     def cost(self) -> CostReport:
         """What a prediction costs, before any key is made: see `CircuitModel.cost`."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from cipherlearn.sklearn.trees.encoding import CategoricalCode, FeatureCode, OrdinalCode
@@ -85,4 +87,35 @@ def full_tree(features: list[int], leaves: list[int]) -> Tree:
         np.where(inner, 2 * places + 2, LEAF),
         np.zeros(nodes, dtype=bool),
         values[:, None],
+    )
+
+
+def chain(splits: int, features: int) -> Tree:
+    """A tree as deep as it has splits: each has a leaf on its left; features take turns."""
+    places = np.arange(2 * splits + 1)
+    inner = (places % 2 == 0) & (places < 2 * splits)
+    turn = places // 2
+    return Tree(
+        np.where(inner, turn % features, LEAF),
+        np.where(inner, turn // features + 0.5, np.nan),
+        np.where(inner, places + 1, LEAF),
+        np.where(inner, places + 2, LEAF),
+        np.zeros(len(places), dtype=bool),
+        np.where(inner, 0, turn % 7)[:, None],
+    )
+
+
+def case(seed: int = 0, outputs: int = 1) -> tuple[TreeEnsemble, list, np.ndarray]:
+    """Trees with real numbers in their leaves, codes, rows."""
+    rng = np.random.default_rng(seed)
+    codes = codes_of(rng, 5)
+    ensemble = ensemble_of(rng, codes, 4, 3, outputs)
+    trees = [
+        replace(t, values=np.where((t.feature == LEAF)[:, None], t.values / 3 + 0.1, 0.0))
+        for t in ensemble.trees
+    ]
+    return (
+        replace(ensemble, trees=trees, base=np.full(outputs, 0.7)),
+        codes,
+        rows_of(rng, codes, 30),
     )

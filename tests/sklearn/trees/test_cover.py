@@ -6,13 +6,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.ensemble import RandomForestClassifier
 
 from cipherlearn.circuit import count_lookups, evaluate
-from cipherlearn.sklearn.trees.cover import Cover, cover_ensemble
+from cipherlearn.errors import LookupWidthError
+from cipherlearn.sklearn.trees import cover as cover_module
+from cipherlearn.sklearn.trees.cover import Cover, Covers, cover_ensemble
 from cipherlearn.sklearn.trees.encoding import FeatureCode, OrdinalCode
 from cipherlearn.sklearn.trees.ensemble import LEAF, Tree, TreeEnsemble
 from cipherlearn.sklearn.trees.program import SCORES, TERMS, build_circuit, linear_constant
-from tests.sklearn.trees.ensembles import codes_of, ensemble_of, full_tree, rows_of
+from tests.sklearn.trees.ensembles import chain, codes_of, ensemble_of, full_tree, rows_of
 
 
 def scores_of(cover: Cover, codes: list[FeatureCode], rows: np.ndarray) -> np.ndarray:
@@ -142,3 +145,86 @@ def test_results_may_come_one_by_one() -> None:
     }
     assert sizes[TERMS] == cover.n_lookups
     assert sizes.get(SCORES, 2) == 2
+
+
+def looked_up(cover: Cover, codes: list[FeatureCode], rows: np.ndarray) -> np.ndarray:
+    """What a cover gives, without a circuit: quick for many blocks."""
+    states = [code.states(column) for code, column in zip(codes, rows.T, strict=True)]
+    total = np.tile(cover.base, (len(rows), 1))
+    for feature, function in cover.linear.items():
+        total = total + function[states[feature]]
+    for block in cover.blocks:
+        total = total + block.table[np.sum([v[states[f]] for f, v in block.levels.items()], axis=0)]
+    return total
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 3))
+def test_widths_share_what_they_have_in_common(seed: int, outputs: int) -> None:
+    rng = np.random.default_rng(seed)
+    codes = codes_of(rng, 6)
+    ensemble = ensemble_of(rng, codes, 3, 5, outputs)
+    rows = rows_of(rng, codes, 50)
+    covers = Covers(ensemble, codes, 8)
+    for width in (8, 2, 5):
+        cover = covers.of_width(width)
+        assert cover.n_lookups == cover_ensemble(ensemble, codes, width).n_lookups
+        np.testing.assert_array_equal(looked_up(cover, codes, rows), ensemble.raw_scores(rows))
+
+
+@pytest.mark.parametrize("features", [1, 2, 7])
+def test_a_chain_of_3000_splits(features: int) -> None:
+    cuts = np.arange(-(-3000 // features)) + 0.5
+    codes: list[FeatureCode] = [OrdinalCode.between(cuts) for _ in range(features)]
+    ensemble = TreeEnsemble([chain(3000, features)], np.zeros(1, np.int64), features)
+    rows = rows_of(np.random.default_rng(0), codes, 50)
+    cover = cover_ensemble(ensemble, codes, 4)
+    np.testing.assert_array_equal(looked_up(cover, codes, rows), ensemble.raw_scores(rows))
+    assert (cover.n_lookups == 0) == (features == 1)
+
+
+def test_an_unbounded_forest() -> None:
+    rng = np.random.default_rng(0)
+    codes: list[FeatureCode] = [OrdinalCode.between(np.arange(31) + 0.5) for _ in range(5)]
+    rows = rows_of(rng, codes, 600)
+    forest = RandomForestClassifier(10, random_state=0).fit(rows, rng.integers(0, 3, size=600))
+    trees = []
+    for model in forest.estimators_:
+        grown = model.tree_
+        leaf = grown.feature < 0
+        values = np.where(leaf[:, None], np.rint(grown.value[:, 0] * 7), 0).astype(np.int64)
+        threshold = np.where(leaf, np.nan, np.nextafter(grown.threshold, np.inf))
+        left, right = grown.children_left, grown.children_right
+        missing = np.zeros(len(leaf), dtype=bool)
+        feature = np.where(leaf, LEAF, grown.feature)
+        trees.append(Tree(feature, threshold, left, right, missing, values))
+    ensemble = TreeEnsemble(trees, np.zeros(3, dtype=np.int64), 5)
+    assert max(model.get_depth() for model in forest.estimators_) > 10
+    covers, counts = Covers(ensemble, codes, 10), []
+    for width in (3, 6, 10):
+        cover = covers.of_width(width)
+        counts.append(cover.n_lookups)
+        found = looked_up(cover, codes, rows[:100])
+        np.testing.assert_array_equal(found, ensemble.raw_scores(rows[:100]))
+    assert counts == sorted(counts, reverse=True)
+
+
+def test_what_is_taken_from_many_outputs_is_chosen_for_each() -> None:
+    # Leaves are sure of one class each: without what all others have, each needs one look-up.
+    rng = np.random.default_rng(0)
+    tree = full_tree([0, 1, 2, 3], [0] * 16)
+    values = np.full((31, 5), -7)
+    values[np.arange(31), rng.integers(5, size=31)] = 7
+    values[:15] = 0
+    ensemble, codes = single(replace(tree, values=values), 4)
+    ensemble = replace(ensemble, base=np.zeros(5, dtype=np.int64))
+    assert cover_ensemble(ensemble, codes, 2).n_lookups <= 16
+
+
+def test_a_path_on_too_many_features_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cover_module, "MOST_BITS", 3)
+    codes: list[FeatureCode] = [OrdinalCode.between(np.array([0.5])) for _ in range(8)]
+    trees = [chain(7, 8), chain(8, 8)]
+    with pytest.raises(LookupWidthError, match=r"tree 1 .* on 8 features.*max_depth"):
+        cover_ensemble(TreeEnsemble(trees, np.zeros(1, np.int64), 8), codes, 3)
+    cover_ensemble(TreeEnsemble(trees[:1], np.zeros(1, np.int64), 8), codes, 3)

@@ -7,30 +7,15 @@ import pytest
 
 from cipherlearn.circuit import Circuit, count_lookups
 from cipherlearn.engines import CompileOptions, Program, get_engine
-from cipherlearn.errors import InvalidParameterError, InvalidShapeError
+from cipherlearn.errors import CostWarning, InvalidParameterError, InvalidShapeError
 from cipherlearn.sklearn.trees import module as trees_module
 from cipherlearn.sklearn.trees.encoding import FeatureCode, OrdinalCode
-from cipherlearn.sklearn.trees.ensemble import LEAF, TreeEnsemble
+from cipherlearn.sklearn.trees.ensemble import TreeEnsemble
 from cipherlearn.sklearn.trees.links import Softmax
-from cipherlearn.sklearn.trees.module import TreeModule, quantize_leaves
+from cipherlearn.sklearn.trees.module import TreeModule
 from cipherlearn.sklearn.trees.program import Planes
-from tests.sklearn.trees.ensembles import codes_of, ensemble_of, full_tree, rows_of
-
-
-def case(seed: int = 0, outputs: int = 1) -> tuple[TreeEnsemble, list, np.ndarray]:
-    """Trees with real numbers in their leaves, codes, rows."""
-    rng = np.random.default_rng(seed)
-    codes = codes_of(rng, 5)
-    ensemble = ensemble_of(rng, codes, 4, 3, outputs)
-    trees = [
-        replace(t, values=np.where((t.feature == LEAF)[:, None], t.values / 3 + 0.1, 0.0))
-        for t in ensemble.trees
-    ]
-    return (
-        replace(ensemble, trees=trees, base=np.full(outputs, 0.7)),
-        codes,
-        rows_of(rng, codes, 30),
-    )
+from cipherlearn.sklearn.trees.quantized import QuantizedTrees
+from tests.sklearn.trees.ensembles import case, full_tree
 
 
 @pytest.mark.parametrize("outputs", [1, 3])
@@ -38,17 +23,9 @@ def case(seed: int = 0, outputs: int = 1) -> tuple[TreeEnsemble, list, np.ndarra
 def test_scores_are_those_of_the_trees_up_to_rounded_leaves(outputs: int, sums: bool) -> None:
     ensemble, codes, rows = case(outputs=outputs)
     for bits in (2, 4, 8):
-        module = TreeModule(ensemble, codes, bits, sums=sums)
+        module = TreeModule(QuantizedTrees.of(ensemble, codes, bits), sums=sums)
         error = np.abs(module.forward(rows) - ensemble.raw_scores(rows)).max()
-        assert error <= len(ensemble.trees) * module.scale.max() / 2 + 1e-12
-
-
-def test_leaves_are_integers_of_their_bits() -> None:
-    ensemble, _, rows = case()
-    integers, scale, base = quantize_leaves(ensemble, 4)
-    assert max(np.abs(tree.values).max() for tree in integers.trees) == 7
-    scores = integers.raw_scores(rows) * scale + base
-    assert np.abs(scores - ensemble.raw_scores(rows)).max() <= 4 * scale.max() / 2 + 1e-12
+        assert error <= len(ensemble.trees) * module.trees.scale.max() / 2 + 1e-12
 
 
 def test_values_of_each_output_have_a_scale_of_their_own() -> None:
@@ -57,24 +34,31 @@ def test_values_of_each_output_have_a_scale_of_their_own() -> None:
     trees = [replace(tree, values=tree.values * unit) for tree in ensemble.trees]
     wide = replace(ensemble, trees=trees)
     for sums in (True, False):
-        scores = TreeModule(wide, codes, 8, sums=sums).forward(rows)
+        scores = TreeModule(QuantizedTrees.of(wide, codes, 8), sums=sums).forward(rows)
         error = np.abs(scores - wide.raw_scores(rows)).max(axis=0)
         assert (error < 0.05 * unit).all()
-    one = TreeModule(replace(wide, link=Softmax()), codes, 8)
-    assert one.scale[0] == one.scale[1]
+    one = TreeModule(QuantizedTrees.of(replace(wide, link=Softmax()), codes, 8))
+    assert one.trees.scale[0] == one.trees.scale[1]
 
 
 def test_many_rows_are_evaluated_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     ensemble, codes, rows = case()
-    module = TreeModule(ensemble, codes, 4)
+    module = TreeModule(QuantizedTrees.of(ensemble, codes, 4))
     expected = module.forward(rows)
     monkeypatch.setattr(trees_module, "CHUNK_ROWS", 7)
     np.testing.assert_array_equal(module.forward(rows), expected)
 
 
+def test_many_lookups_are_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    ensemble, codes, _ = case()
+    monkeypatch.setattr(trees_module, "MANY_LOOKUPS", 3)
+    with pytest.warns(CostWarning, match=r"need \d+ table look-ups .* s on this .*max_depth"):
+        TreeModule(QuantizedTrees.of(ensemble, codes, 4)).compile(engine="clear")
+
+
 def test_no_input_stays_clear() -> None:
     ensemble, codes, _ = case()
-    module = TreeModule(ensemble, codes, 4)
+    module = TreeModule(QuantizedTrees.of(ensemble, codes, 4))
     status = ["encrypted"] * len(module.circuit.inputs)
     with pytest.raises(InvalidParameterError, match="encrypted together"):
         module.compile(inputs_encryption_status=["clear", *status[1:], "encrypted"], engine="clear")
@@ -85,20 +69,20 @@ def test_trees_of_one_value_need_no_scale() -> None:
     ensemble, codes, rows = case()
     flat = [replace(t, values=np.where(t.values != 0, 2.5, 0.0)) for t in ensemble.trees]
     constant = replace(ensemble, trees=flat)
-    module = TreeModule(constant, codes, 4)
+    module = TreeModule(QuantizedTrees.of(constant, codes, 4))
     np.testing.assert_allclose(module.forward(rows), constant.raw_scores(rows))
 
 
 def test_compiling_takes_the_cheapest_tables_and_changes_no_result() -> None:
     ensemble, codes, rows = case(3)
-    module = TreeModule(ensemble, codes, 5)
+    module = TreeModule(QuantizedTrees.of(ensemble, codes, 5))
     before = module.forward(rows)
     program = module.compile(p_error=2**-20)
     np.testing.assert_array_equal(module.forward(rows), before)
     np.testing.assert_array_equal(module.forward(rows, fhe="simulate"), before)
     complexities = []
     for width in (2, 3, 4, 5, 6):
-        other = TreeModule(ensemble, codes, 5)
+        other = TreeModule(QuantizedTrees.of(ensemble, codes, 5))
         other.use_width(width)
         options = CompileOptions.of(2**-20)
         complexities.append(get_engine("concrete").compile(other.circuit, options).complexity)
@@ -111,7 +95,7 @@ def test_deep_symmetric_trees_are_one_table_each(depth: int) -> None:
     codes: list[FeatureCode] = [OrdinalCode.between(np.array([0.5])) for _ in range(9)]
     features = [rng.permutation(9)[:depth].tolist() for _ in range(3)]
     trees = [full_tree(f, rng.integers(-9, 9, size=2**depth).tolist()) for f in features]
-    module = TreeModule(TreeEnsemble(trees, np.zeros(1), 9), codes, 5)
+    module = TreeModule(QuantizedTrees.of(TreeEnsemble(trees, np.zeros(1), 9), codes, 5))
     assert module.cover.n_lookups == 3
     module.compile()
     assert module.cover.n_lookups == 3
@@ -128,7 +112,7 @@ def test_no_circuit_is_compiled_twice() -> None:
             return super().compile(circuit, options)
 
     ensemble, codes, _ = case(3)
-    module = TreeModule(ensemble, codes, 5)
+    module = TreeModule(QuantizedTrees.of(ensemble, codes, 5))
     program = module._compiled(Counting(), CompileOptions.of(2**-20))
     assert len(set(compiled)) == len(compiled) >= 1
     assert program.complexity == engine.compile(module.circuit).complexity
@@ -137,7 +121,7 @@ def test_no_circuit_is_compiled_twice() -> None:
 @pytest.mark.parametrize("sums", [True, False])
 def test_encrypted_rows_give_the_exact_scores(sums: bool) -> None:
     ensemble, codes, rows = case(4, outputs=2)
-    module = TreeModule(ensemble, codes, 3, sums=sums)
+    module = TreeModule(QuantizedTrees.of(ensemble, codes, 3), sums=sums)
     module.compile(p_error=2**-20)
     np.testing.assert_array_equal(module.forward(rows[:3], fhe="execute"), module.forward(rows[:3]))
     assert count_lookups(module.circuit).total == module.cover.n_lookups
@@ -145,7 +129,7 @@ def test_encrypted_rows_give_the_exact_scores(sums: bool) -> None:
 
 def test_rows_of_another_shape_are_refused() -> None:
     ensemble, codes, rows = case()
-    module = TreeModule(ensemble, codes, 3)
+    module = TreeModule(QuantizedTrees.of(ensemble, codes, 3))
     with pytest.raises(InvalidShapeError, match=r"must be \(rows, 5\)"):
         module.forward(rows[:, :3])
     with pytest.raises(InvalidShapeError, match="trees take one"):
@@ -154,7 +138,9 @@ def test_rows_of_another_shape_are_refused() -> None:
 
 def test_planes_of_what_is_used_hold_what_the_circuit_reads() -> None:
     ensemble, codes, rows = case(seed=0)
-    every, used = (TreeModule(ensemble, codes, 4, planes=p) for p in (None, "used"))
+    every, used = (
+        TreeModule(QuantizedTrees.of(ensemble, codes, 4), planes=p) for p in (None, "used")
+    )
     np.testing.assert_array_equal(every.forward(rows), used.forward(rows))
     n_bits = sum(code.n_bits for code in codes)
     assert every.input_shapes == ((1, n_bits), (1, n_bits))
@@ -164,9 +150,9 @@ def test_planes_of_what_is_used_hold_what_the_circuit_reads() -> None:
 
 def test_look_ups_read_a_plane_of_their_own() -> None:
     ensemble, codes, rows = case(seed=0)
-    whole = TreeModule(ensemble, codes, 4)
-    needed = TreeModule(ensemble, codes, 4, planes="used").planes.looked_up
-    module = TreeModule(ensemble, codes, 4, planes=Planes.public(codes, needed))
+    whole = TreeModule(QuantizedTrees.of(ensemble, codes, 4))
+    needed = TreeModule(QuantizedTrees.of(ensemble, codes, 4), planes="used").planes.looked_up
+    module = TreeModule(QuantizedTrees.of(ensemble, codes, 4), planes=Planes.public(codes, needed))
     assert module.input_shapes[0] == (1, len(needed))
     assert module.input_shapes[1] == whole.input_shapes[1]
     np.testing.assert_array_equal(module.forward(rows), whole.forward(rows))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -12,6 +13,7 @@ from sklearn.utils import get_tags
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d, validate_data
 
+from cipherlearn.engines.execution import FheMode
 from cipherlearn.errors import (
     InvalidParameterError,
     InvalidTypeError,
@@ -30,6 +32,7 @@ from cipherlearn.sklearn.trees.ensemble import TreeEnsemble
 from cipherlearn.sklearn.trees.grid import feature_code, threshold_codes, used_codes
 from cipherlearn.sklearn.trees.module import TreeModule
 from cipherlearn.sklearn.trees.program import Planes
+from cipherlearn.sklearn.trees.quantized import QuantizedTrees
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -71,7 +74,8 @@ class TreeEstimator(EncryptedEstimator):
         What the client sends of each feature.
     n_bits_ : dict
         ``op_inputs`` and ``op_leaves``.
-    module_ : TreeModule
+    quantized_ : QuantizedTrees
+        The trees as integers.
     """
 
     own_parameters: ClassVar[Mapping[str, Any]] = {
@@ -164,7 +168,8 @@ class TreeEstimator(EncryptedEstimator):
         check_choice(self.inputs, "inputs", INPUTS)
         check_choice(self.ensembling, "ensembling", ENSEMBLING)
         # If training fails, nothing of an earlier one may answer with what is new already.
-        self.__dict__.pop("module_", None)
+        for name in ("quantized_", "module_"):
+            self.__dict__.pop(name, None)
         is_auto = isinstance(self.n_bits, str) and self.n_bits == "auto"
         bits = choose_bits(self, X, y, fit_params) if is_auto else TreeBits.of(self.n_bits)
         rows, targets = self._checked(X, y)
@@ -192,14 +197,33 @@ class TreeEstimator(EncryptedEstimator):
         self.codes_ = codes
         self.n_bits_ = bits.as_dict
         self.n_features_in_ = len(codes)
-        self.module_ = TreeModule(
-            self.ensemble_,
-            codes,
-            bits.leaves,
+        self.quantized_ = QuantizedTrees.of(self.ensemble_, codes, bits.leaves)
+        return self
+
+    @cached_property
+    def module_(self) -> TreeModule:
+        """The quantized model, between bits and scores: made when first asked for."""
+        codes = self.quantized_.codes
+        return TreeModule(
+            self.quantized_,
             planes="used" if self._sends_used else Planes.public(codes, self._looked_up(codes)),
             sums=self.ensembling == "server",
         )
-        return self
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return "quantized_" in self.__dict__
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether the model can simulate and execute."""
+        return "module_" in self.__dict__ and self.module_.is_compiled
+
+    def _raw(self, X: Any, fhe: str | FheMode) -> np.ndarray:
+        # Whoever predicts in the clear alone needs no tables, and need not wait for them.
+        if FheMode.of(fhe) is FheMode.DISABLE:
+            self.check_model_is_fitted()
+            return self.quantized_.scores(self._rows(X))
+        return super()._raw(X, fhe)
 
     @property
     def _sends_used(self) -> bool:

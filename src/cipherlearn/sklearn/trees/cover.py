@@ -14,9 +14,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from cipherlearn.errors import LookupWidthError
 from cipherlearn.sklearn.trees.blocks import Block, constant_block, nodes_of
 from cipherlearn.sklearn.trees.encoding import FeatureCode
 from cipherlearn.sklearn.trees.ensemble import Tree, TreeEnsemble
+
+#: Bits of the widest table that an engine looks up.
+MOST_BITS = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,12 +56,24 @@ class Covers:
         One a feature.
     widest : int
         Bits of the widest tables that covers are asked for with.
+
+    Raises
+    ------
+    LookupWidthError
+        If the path of a leaf alone needs a table that no engine looks up.
     """
 
     def __init__(self, ensemble: TreeEnsemble, codes: Sequence[FeatureCode], widest: int) -> None:
         points = [code.representatives for code in codes]
         self._trees = [_TreeCovers(tree, points, 2**widest) for tree in ensemble.trees]
         self._base = np.zeros(ensemble.n_outputs, dtype=np.int64)
+        for number, covers in enumerate(self._trees):
+            longest = max(node.n_path for node in covers.nodes)
+            if longest >= 2**MOST_BITS:
+                raise LookupWidthError(
+                    f"tree {number} has a leaf whose path is on {longest} features: its table "
+                    f"needs more than {MOST_BITS} bits. Grow shallower trees (max_depth)"
+                )
 
     def of_width(self, width: int) -> Cover:
         """The cover with tables of at most ``width`` bits: as few as possible.

@@ -12,8 +12,9 @@ import numpy as np
 from cipherlearn.circuit import Circuit
 from cipherlearn.engines import CompileOptions, Engine, Program
 from cipherlearn.engines.base import DEFAULT_P_ERROR
+from cipherlearn.engines.estimate import machine_speed
 from cipherlearn.engines.execution import FheMode
-from cipherlearn.errors import InvalidParameterError, InvalidShapeError
+from cipherlearn.errors import CostWarning, InvalidParameterError, InvalidShapeError, warn
 from cipherlearn.quantization.circuit_model import CircuitModel, check_encryption_status
 from cipherlearn.quantization.quantizers import (
     MinMaxQuantizationStats,
@@ -21,9 +22,7 @@ from cipherlearn.quantization.quantizers import (
     UniformQuantizationParameters,
     UniformQuantizer,
 )
-from cipherlearn.sklearn.trees.cover import Cover, cover_ensemble
-from cipherlearn.sklearn.trees.encoding import FeatureCode
-from cipherlearn.sklearn.trees.ensemble import LEAF, Tree, TreeEnsemble
+from cipherlearn.sklearn.trees.cover import Cover, Covers, cover_ensemble
 from cipherlearn.sklearn.trees.program import (
     LOOKED_UP,
     SCORES,
@@ -32,6 +31,10 @@ from cipherlearn.sklearn.trees.program import (
     build_circuit,
     linear_constant,
 )
+from cipherlearn.sklearn.trees.quantized import QuantizedTrees
+
+#: Look-ups from which on users are warned of the cost.
+MANY_LOOKUPS = 5_000
 
 #: Rows whose bits are in memory at once, in the clear.
 CHUNK_ROWS = 8192
@@ -66,12 +69,7 @@ class TreeModule(CircuitModel):
 
     Parameters
     ----------
-    ensemble : TreeEnsemble
-        With real numbers in its leaves.
-    codes : sequence of FeatureCode
-        What the client sends of each feature.
-    leaf_bits : int
-        Bits of the integers in the leaves.
+    trees : QuantizedTrees
     planes : Planes or "used", optional
         Which bits the client encrypts. ``"used"`` for those that the circuit reads: fewer, and
         **they tell the client what the splits are**. Default: all.
@@ -90,30 +88,27 @@ class TreeModule(CircuitModel):
 
     def __init__(
         self,
-        ensemble: TreeEnsemble,
-        codes: Sequence[FeatureCode],
-        leaf_bits: int,
+        trees: QuantizedTrees,
         *,
         planes: Planes | Literal["used"] | None = None,
         sums: bool = True,
     ) -> None:
         super().__init__((), ())
-        self._sent = Planes.public(codes) if planes is None else planes
-        self.codes = tuple(codes)
+        self._sent = Planes.public(trees.codes) if planes is None else planes
+        self.trees = trees
         self.sums = sums
-        self.ensemble, self.scale, self.base = quantize_leaves(ensemble, leaf_bits)
         self.use_width(self._promising_widths()[0])
 
     def use_width(self, width: int) -> None:
         """Take tables of at most so many bits; the module is not compiled then."""
-        self._use(cover_ensemble(self.ensemble, self.codes, width))
+        self._use(cover_ensemble(self.trees.ensemble, self.trees.codes, width))
 
     def _use(self, cover: Cover) -> None:
         """Take over a cover, and the circuit of it."""
         self._discard_circuit()
         self.cover = cover
         sent = self._sent
-        self.planes = sent if isinstance(sent, Planes) else Planes.used(cover, self.codes)
+        self.planes = sent if isinstance(sent, Planes) else Planes.used(cover, self.trees.codes)
         self._circuit = circuit = self._build_circuit()
         self.ordered_module_input_names = tuple(known.label for known in circuit.inputs)
         self.ordered_module_output_names = circuit.output_names
@@ -122,10 +117,12 @@ class TreeModule(CircuitModel):
         results = zip(circuit.output_names, circuit.output_nodes, strict=True)
         self.output_quantizers = [self._result_quantizer(n, node.interval) for n, node in results]
         self._encrypted = ()
-        self._offset = self.base + self.scale * (cover.base + linear_constant(cover, self.codes))
+        constant = cover.base + linear_constant(cover, self.trees.codes)
+        self._offset = self.trees.base + self.trees.scale * constant
 
     def _result_quantizer(self, name: str, interval: Any) -> UniformQuantizer:
-        scale = self.scale if name == SCORES else np.repeat(self.scale, self._terms_of_outputs())
+        scale = self.trees.scale
+        scale = scale if name == SCORES else np.repeat(scale, self._terms_of_outputs())
         reach = float(scale.max(initial=0.0))
         return UniformQuantizer(
             QuantizationOptions(interval.width, is_signed=interval.min < 0),
@@ -135,38 +132,41 @@ class TreeModule(CircuitModel):
         )
 
     def _build_circuit(self) -> Circuit:
-        return build_circuit(self.cover, self.codes, self.planes, sums=self.sums)
+        return build_circuit(self.cover, self.trees.codes, self.planes, sums=self.sums)
 
     def _compiled(self, engine: Engine, options: CompileOptions) -> Program:
         """The program of the tables whose circuit is the cheapest, by the engine's own figure."""
-        if not self.cover.blocks:
-            return super()._compiled(engine, options)
-        covers = {w: cover_ensemble(self.ensemble, self.codes, w) for w in self._promising_widths()}
+        widths = self._promising_widths()
+        found = Covers(self.trees.ensemble, self.trees.codes, max(widths))
+        covers = {width: found.of_width(width) for width in widths}
         bounds = {width: _least_complexity(cover, width) for width, cover in covers.items()}
+        first, *others = sorted(covers, key=bounds.__getitem__)
+        _warn_of_cost(covers[first], bounds[first])
+        self._use(covers[first])
+        chosen, best = covers[first], engine.compile(self.circuit, options)
         # More errors are cheaper than what the bounds were measured at.
         are_bounds = options.p_error is not None and options.p_error <= DEFAULT_P_ERROR
-        best: Program | None = None
-        for width in sorted(covers, key=bounds.__getitem__):
-            if best is not None and are_bounds and bounds[width] >= best.complexity:
+        for width in others:
+            if not chosen.blocks or (are_bounds and bounds[width] >= best.complexity):
                 break
             self._use(covers[width])
             program = engine.compile(self.circuit, options)
-            if best is None or program.complexity < best.complexity:
-                best, chosen = program, covers[width]
-        if best is None:
-            return super()._compiled(engine, options)
-        self._use(chosen)
+            if program.complexity < best.complexity:
+                chosen, best = covers[width], program
+        if self.cover is not chosen:
+            self._use(chosen)
         return best
 
     def _promising_widths(self) -> list[int]:
         """Widths of tables that may be the cheapest, the likeliest first: what a few trees need."""
-        trees = self.ensemble.trees
-        few = replace(self.ensemble, trees=trees[:: max(1, len(trees) // SAMPLED)])
+        ensemble = self.trees.ensemble
+        few = replace(ensemble, trees=ensemble.trees[:: max(1, len(ensemble.trees) // SAMPLED)])
+        covers = Covers(few, self.trees.codes, max(LEAST_COMPLEXITY))
         bounds: dict[int, float] = {}
         for width, of_one in LEAST_COMPLEXITY.items():
             if bounds and of_one > WORTH_TRYING * min(bounds.values()):
                 break
-            bounds[width] = _least_complexity(cover_ensemble(few, self.codes, width), width)
+            bounds[width] = _least_complexity(covers.of_width(width), width)
         most = WORTH_TRYING * min(bounds.values())
         return sorted((w for w, b in bounds.items() if b <= most), key=bounds.__getitem__)
 
@@ -186,17 +186,9 @@ class TreeModule(CircuitModel):
         """
         if len(x) != 1:
             raise InvalidShapeError(f"{len(x)} arrays were given; trees take one: rows of features")
-        rows = np.asarray(x[0], dtype=np.float64)
-        if rows.ndim != 2 or rows.shape[1] != len(self.codes):
-            raise InvalidShapeError(
-                f"the rows have shape {rows.shape}; they must be (rows, {len(self.codes)})"
-            )
+        states = zip(self.trees.codes, self.trees.states(x[0]), strict=True)
         bits = np.concatenate(
-            [
-                code.bits(code.states(column)).astype(dtype)
-                for code, column in zip(self.codes, rows.T, strict=True)
-            ],
-            axis=1,
+            [code.bits(of_rows).astype(dtype) for code, of_rows in states], axis=1
         )
         planes = self.planes
         inputs = tuple(
@@ -246,7 +238,7 @@ class TreeModule(CircuitModel):
         """How many look-ups each output is the sum of."""
         return [
             sum(bool(block.table[:, output].any()) for block in self.cover.blocks)
-            for output in range(len(self.base))
+            for output in range(len(self.trees.base))
         ]
 
 
@@ -262,40 +254,13 @@ def _least_complexity(cover: Cover, width: int) -> float:
     return cover.n_lookups * LEAST_COMPLEXITY[width]
 
 
-def quantize_leaves(
-    ensemble: TreeEnsemble, bits: int
-) -> tuple[TreeEnsemble, np.ndarray, np.ndarray]:
-    """Integers in the leaves of all trees.
-
-    Outputs that are weighed against each other have one scale, values have one each.
-
-    The middle of the values of each tree is added by the client instead, so that the integers are
-    small.
-
-    Parameters
-    ----------
-    ensemble : TreeEnsemble
-    bits : int
-
-    Returns
-    -------
-    (TreeEnsemble, numpy.ndarray of shape (outputs,), numpy.ndarray of shape (outputs,))
-        With integers in its leaves; what one of them stands for; what the client adds.
-    """
-    leaves = [tree.values[tree.feature == LEAF] for tree in ensemble.trees]
-    middles = [(values.max(axis=0) + values.min(axis=0)) / 2 for values in leaves]
-    pairs = list(zip(leaves, middles, strict=True))
-    reach = np.zeros(ensemble.n_outputs)
-    for values, middle in pairs:
-        reach = np.maximum(reach, np.abs(values - middle).max(axis=0))
-    if ensemble.link.one_unit:
-        reach = np.full_like(reach, reach.max(initial=0.0))
-    scale = np.where(reach > 0, reach, 1.0) / (2 ** (bits - 1) - 1 if bits > 1 else 1)
-
-    def rounded(tree: Tree, middle: np.ndarray) -> Tree:
-        integers = np.rint((tree.values - middle) / scale).astype(np.int64)
-        return replace(tree, values=np.where((tree.feature == LEAF)[:, None], integers, 0))
-
-    trees = tuple(rounded(*pair) for pair in zip(ensemble.trees, middles, strict=True))
-    whole = replace(ensemble, trees=trees, base=np.zeros(ensemble.n_outputs, dtype=np.int64))
-    return whole, scale, ensemble.base + np.sum(middles, axis=0, initial=0.0)
+def _warn_of_cost(cover: Cover, least: float) -> None:
+    """Give a `CostWarning` for so many look-ups that a prediction takes very long."""
+    if (count := cover.n_lookups) > MANY_LOOKUPS:
+        warn(
+            f"the trees need {count} table look-ups for each row, at least "
+            f"{least / machine_speed():.2g} s on this machine. Shallower trees (max_depth), larger "
+            "leaves (min_samples_leaf), fewer trees (n_estimators) and fewer bits in the leaves "
+            "(n_bits: 'op_leaves') need fewer",
+            CostWarning,
+        )

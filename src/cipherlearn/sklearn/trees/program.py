@@ -126,7 +126,9 @@ def _codes(
     terms = max(map(len, places))
     # Shorter sums are filled up with bits that count for nothing.
     gathered = np.array([np.resize(place, terms) for place in places])
-    factors = np.array([np.pad(weight, (0, terms - len(weight))) for weight in weights])
+    factors = np.zeros(gathered.shape, dtype=np.int64)
+    for row, weight in zip(factors, weights, strict=True):
+        row[: len(weight)] = weight
     chosen = bits[:, gathered.reshape(-1)].reshape(1, len(blocks), terms)
     total = (chosen * factors[None]).sum(axis=2) + np.array([constants])
     highest = np.array([[len(block.table) - 1 for block in blocks]])
@@ -159,7 +161,9 @@ def _terms(cover: Cover, codes: IntValue) -> list[IntValue | None]:
         if not used.size:
             terms.append(None)
             continue
-        table = np.stack([np.pad(columns[p], (0, rows - len(columns[p]))) for p in used], axis=1)
+        table = np.zeros((rows, len(used)), dtype=np.int64)
+        for place, p in enumerate(used):
+            table[: len(columns[p]), place] = columns[p]
         read = codes if len(used) == len(columns) else codes[:, used]
         terms.append(read.lookup(table[:, None], 0))
     return terms
