@@ -29,7 +29,8 @@
 
     CipherlearnWarning (UserWarning)
     ├── OverflowWarning                        values left the range kept for an accumulator
-    └── CalibrationWarning                     calibration data that says too little
+    ├── CalibrationWarning                     calibration data that says too little
+    └── AgreementWarning                       an imported model predicts otherwise than it did
 
 Each class also derives from the built-in exception that a caller would expect (in parentheses), so
 ``except ValueError`` keeps working. Messages say what was given, what is accepted, what to change.
@@ -151,6 +152,10 @@ class OverflowWarning(CipherlearnWarning):
 
 class CalibrationWarning(CipherlearnWarning):
     """The calibration data says too little about the values that the model will see."""
+
+
+class AgreementWarning(CipherlearnWarning):
+    """An imported model, with the bits that it was given, predicts otherwise than it did."""
 
 
 def warn(message: str, category: type[CipherlearnWarning]) -> None:

@@ -270,7 +270,7 @@ def test_a_form_that_is_not_known_is_not_taken_for_another(monkeypatch: Any) -> 
     dump = floats.booster_.dump_model()
     monkeypatch.setattr(floats.booster_, "dump_model", lambda **_: {**dump, "average_output": True})
     monkeypatch.setattr(floats.booster_, "predict", lambda x, **_: np.zeros(len(x)))
-    with pytest.raises(ModelError, match=r"LightGBM .* stores it in a way that is not known"):
+    with pytest.raises(ModelError, match=r"lightgbm .* stores it in a way that is not known"):
         from_model(floats)
 
 

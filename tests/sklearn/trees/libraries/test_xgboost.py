@@ -255,7 +255,7 @@ def test_a_form_that_is_not_known_is_not_taken_for_another(monkeypatch: Any) -> 
     changed["learner"]["learner_model_param"]["base_score"] = "[7.5E-1]"
     save = lambda self, raw_format: json.dumps(changed).encode()  # noqa: E731
     monkeypatch.setattr(xgboost.Booster, "save_raw", save)
-    with pytest.raises(ModelError, match=rf"XGBoost {re.escape(xgboost.__version__)} stores it"):
+    with pytest.raises(ModelError, match=rf"xgboost {re.escape(xgboost.__version__)} stores it"):
         from_model(floats)
 
 
