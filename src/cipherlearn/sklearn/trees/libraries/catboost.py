@@ -163,7 +163,7 @@ class _CatBoost(TreeEstimator):
         """Whether a model becomes this estimator; plain ones have classes, or have not."""
         if type(model) is not catboost.CatBoost:
             return super().takes(model)
-        return issubclass(cls, TreeClassifier) == bool(len(model.classes_))
+        return issubclass(cls, TreeClassifier) == bool(model.is_fitted() and len(model.classes_))
 
     @classmethod
     def _wrapped(cls, model: Any) -> Any:
@@ -310,7 +310,7 @@ def _pool(model: Any, names: Mapping[int, Mapping[float, str]]) -> Any:
             ]
             if feature in declared
             else np.zeros(rows)
-            for feature in range(model.n_features_in_)
+            for feature in range(len(model.feature_names_))
         }
     )
     table.columns = model.feature_names_
@@ -335,7 +335,7 @@ def _ensemble(
         *(_symmetric(t, split_of, scale, base.size) for t in exported.get("oblivious_trees", ())),
         *(_general(t, split_of, scale, base.size) for t in exported.get("trees", ())),
     ]
-    return TreeEnsemble(trees, base, model.n_features_in_, _LINKS[loss])
+    return TreeEnsemble(trees, base, len(model.feature_names_), _LINKS[loss])
 
 
 def _threshold(border: float) -> float:

@@ -11,6 +11,7 @@ import numpy as np
 import xgboost
 
 from cipherlearn.errors import InvalidParameterError, ModelError
+from cipherlearn.sklearn._base import EstimatorNotFittedError
 from cipherlearn.sklearn.trees._estimator import TreeEstimator, TreeRegressor, on_grid
 from cipherlearn.sklearn.trees.ensemble import LEAF, Tree, TreeEnsemble
 from cipherlearn.sklearn.trees.libraries._boosting import BoostedClassifier
@@ -98,6 +99,7 @@ class _Boosted(TreeEstimator):
         """Whether a model becomes this estimator; of a Booster, its objective says it."""
         if not isinstance(model, xgboost.Booster):
             return super().takes(model)
+        _check_booster(model)
         name = json.loads(model.save_config())["learner"]["objective"]["name"]
         of_classes = name.startswith(("binary:", "multi:"))
         return cls.float_class is (xgboost.XGBClassifier if of_classes else xgboost.XGBRegressor)
@@ -106,6 +108,7 @@ class _Boosted(TreeEstimator):
     def _wrapped(cls, model: Any) -> Any:
         if not isinstance(model, xgboost.Booster):
             return model
+        _check_booster(model)
         wrapped = cls.float_class()
         wrapped.load_model(bytearray(model.save_raw("ubj")))
         return wrapped
@@ -220,6 +223,15 @@ class _Regressor(_Boosted, TreeRegressor):
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
         return tags
+
+
+def _check_booster(booster: Any) -> None:
+    try:
+        rounds = booster.num_boosted_rounds()
+    except xgboost.core.XGBoostError:  # it does not even know its features
+        rounds = 0
+    if not rounds:
+        raise EstimatorNotFittedError("the Booster is not fitted: it has no trees")
 
 
 def _learner(model: Any) -> dict[str, Any]:
@@ -337,6 +349,8 @@ def _names(known: Mapping[str, Any]) -> list[Any]:
 
 class XGBClassifier(_Classifier, wraps=xgboost.XGBClassifier):
     """Boosted trees of XGBoost that tell classes apart: see `TreeEstimator`.
+
+    A Booster that is imported has the classes 0 to n - 1, and predicts with its best iteration.
 
     Labels may be anything. The objective ``binary:logitraw`` predicts the class that is more
     probable (XGBoost compares the raw score with one half).
