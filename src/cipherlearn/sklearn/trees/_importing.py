@@ -294,7 +294,8 @@ class ImportingEstimator(EncryptedEstimator):
         """How far predictions of rows are those of the float model; users are warned if little."""
         rows = rows[:: -(-len(rows) // _COMPARED_ROWS)]
         ours = np.asarray(self.module_.forward(rows))
-        theirs = self._exact(model).raw_scores(rows)
+        compared = rows.astype(self.precision).astype(np.float64)
+        theirs = self._exact(model).raw_scores(compared)
         if is_regressor(self):
             found = reading.explained(self._predictions(ours), self._predictions(theirs))
             least = LEAST_EXPLAINED

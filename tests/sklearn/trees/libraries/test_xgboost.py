@@ -346,6 +346,16 @@ def test_boosters_that_cannot_be_imported() -> None:
             take(xgboost.Booster())
 
 
+def test_agreement_compares_in_single_precision() -> None:
+    data = np.random.default_rng(0).normal(size=(300, 3))  # thresholds are some of these values
+    floats = xgboost.XGBRegressor(n_estimators=30, max_depth=4, n_jobs=1).fit(data, data[:, 0])
+    model = from_model(floats, data, n_bits={"op_inputs": 9, "op_leaves": 16})
+    wanted = floats.predict(data)
+    error = ((model.predict(data) - wanted) ** 2).mean() / wanted.var()
+    assert model.agreement_ == pytest.approx(1 - error, abs=1e-6)
+    assert model.agreement_ > 0.9999
+
+
 @pytest.mark.parametrize(("given", "meant"), [("n_bit", "n_bits"), ("ensembing", "ensembling")])
 def test_misspelt_parameters_are_not_given_to_the_library(given: str, meant: str) -> None:
     with pytest.raises(UnknownKeyError, match=f"no parameter '{given}'; did you mean '{meant}'"):
