@@ -30,6 +30,7 @@
     CipherlearnWarning (UserWarning)
     ├── OverflowWarning                        values left the range kept for an accumulator
     ├── CalibrationWarning                     calibration data that says too little
+    ├── AgreementWarning                       an imported model predicts otherwise than it did
     └── CostWarning                            a prediction that takes very long
 
 Each class also derives from the built-in exception that a caller would expect (in parentheses), so
@@ -152,6 +153,10 @@ class OverflowWarning(CipherlearnWarning):
 
 class CalibrationWarning(CipherlearnWarning):
     """The calibration data says too little about the values that the model will see."""
+
+
+class AgreementWarning(CipherlearnWarning):
+    """An imported model, with the bits that it was given, predicts otherwise than it did."""
 
 
 class CostWarning(CipherlearnWarning):

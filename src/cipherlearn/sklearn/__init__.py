@@ -24,7 +24,8 @@ def from_model(model: Any, X: Any = None, **options: Any) -> Any:
     Parameters
     ----------
     model : object
-        Fitted: of scikit-learn, XGBoost, LightGBM, CatBoost or interpret.
+        Fitted: of scikit-learn, XGBoost, LightGBM, CatBoost or interpret. Of native ones (a
+        Booster, a plain CatBoost), the objective says what they become.
     X : array-like of shape (rows, features), optional
         Rows like those that it will see.
     **options

@@ -8,18 +8,25 @@ itself.
 
 from __future__ import annotations
 
+import difflib
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError as ScikitNotFittedError
+from sklearn.utils import check_random_state
 
 from cipherlearn.engines.estimate import CostReport
 from cipherlearn.engines.execution import FheMode
-from cipherlearn.errors import InvalidParameterError, NotCompiledError, NotFittedError
+from cipherlearn.errors import (
+    InvalidParameterError,
+    NotCompiledError,
+    NotFittedError,
+    UnknownKeyError,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -30,6 +37,9 @@ if TYPE_CHECKING:
 
 #: Fitted attributes of the estimator itself: scikit-learn's validation sets and deletes them.
 _OWN = frozenset({"feature_names_in_", "n_features_in_"})
+
+#: How alike a parameter of a library may be to one of the estimator's own (`difflib`).
+_TOO_ALIKE = 0.75
 
 
 class EstimatorNotFittedError(NotFittedError, ScikitNotFittedError):  # type: ignore[misc]
@@ -55,6 +65,9 @@ class EncryptedEstimator(BaseEstimator, ABC):  # type: ignore[misc]
     #: Parameters of the estimator itself, with their defaults.
     own_parameters: ClassVar[Mapping[str, Any]] = {}
 
+    #: What the float class calls its seed: it may have several names for it.
+    seed_names: ClassVar[tuple[str, ...]] = ("random_state",)
+
     def __init_subclass__(cls, *, wraps: type | None = None, **options: Any) -> None:
         super().__init_subclass__(**options)
         if wraps is not None:
@@ -72,9 +85,35 @@ class EncryptedEstimator(BaseEstimator, ABC):  # type: ignore[misc]
             known = set(self._get_param_names())
             more = {k: params.pop(k) for k in list(params) if k.partition("__")[0] not in known}
             if more:
+                self._check_spelling(more)
                 self._library_params = {**vars(self).get("_library_params", {}), **more}
         super().set_params(**params)
         return self
+
+    def _check_spelling(self, names: Iterable[str]) -> None:
+        """Raise `UnknownKeyError` for what is nearly a parameter of the estimator's own.
+
+        Libraries that take any parameter would take that one as well, and ignore it.
+        """
+        for name in names:
+            near = difflib.get_close_matches(name.lower(), self.own_parameters, 1, _TOO_ALIKE)
+            if near:
+                raise UnknownKeyError(
+                    f"{type(self).__name__} has no parameter {name!r}; did you mean {near[0]!r}? "
+                    f"Beside those of {self.float_class.__name__} it takes "
+                    f"{', '.join(self.own_parameters)}"
+                )
+
+    def seed_name(self) -> str | None:
+        """The parameter that is the seed: the one that is given, or else the first there is."""
+        params = self.get_params(deep=False)
+        known = [name for name in self.seed_names if name in params]
+        return next((n for n in known if params[n] is not None), known[0] if known else None)
+
+    def _float_estimator(self, params: Mapping[str, Any], fit_params: Mapping[str, Any]) -> Any:
+        """The float model with given parameters, before it is fitted with others."""
+        del fit_params
+        return self.float_class(**params)
 
     def get_sklearn_params(self, deep: bool = True) -> dict[str, Any]:
         """The parameters of the float model."""
@@ -141,7 +180,8 @@ class EncryptedEstimator(BaseEstimator, ABC):  # type: ignore[misc]
         ----------
         X, y : array-like
         random_state : int, optional
-            Seed of both. Default: the estimator's own, or one drawn at random.
+            Seed of both. Default: the estimator's own, or one drawn at random. The parameters of
+            the estimator stay what they are.
         **fit_params
             Given to both.
 
@@ -150,15 +190,21 @@ class EncryptedEstimator(BaseEstimator, ABC):  # type: ignore[misc]
         (self, object)
             The second is a fitted `float_class`.
         """
-        params = self.get_sklearn_params(deep=False)
-        if "random_state" in params:
-            seed = params["random_state"] if random_state is None else random_state
-            if seed is None:
-                seed = int(np.random.default_rng().integers(2**15))
-            self.set_params(random_state=seed)
-            params["random_state"] = seed
-        self.fit(X, y, **fit_params)
-        model = self.float_class(**params)
+        params, name = self.get_params(deep=False), self.seed_name()
+        if name is None:
+            self.fit(X, y, **fit_params)
+        else:
+            given = params[name]
+            seed = given if random_state is None else random_state
+            if not isinstance(seed, int | np.integer):
+                seed = int(check_random_state(seed).randint(2**15))
+            params[name] = seed
+            try:
+                self.set_params(**{name: seed}).fit(X, y, **fit_params)
+            finally:
+                self.set_params(**{name: given})  # training changes no parameter
+        floats = {k: v for k, v in params.items() if k not in self.own_parameters}
+        model = self._float_estimator(floats, fit_params)
         model.fit(X, y, **fit_params)
         return self, model
 

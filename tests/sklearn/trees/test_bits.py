@@ -8,6 +8,7 @@ from sklearn.datasets import load_breast_cancer
 
 from cipherlearn.errors import InvalidParameterError, UnknownKeyError
 from cipherlearn.sklearn import DecisionTreeClassifier
+from cipherlearn.sklearn import ExtraTreesClassifier as Trees
 from cipherlearn.sklearn.trees.bits import TreeBits
 
 
@@ -71,3 +72,22 @@ def test_auto_works_with_more_classes_than_rows_held_out() -> None:
     x = np.arange(16.0).reshape(8, 2)
     model = DecisionTreeClassifier(n_bits="auto", random_state=0).fit(x, [0, 1, 2, 3] * 2)
     assert len(model.classes_) == 4
+
+
+@pytest.mark.parametrize(("given", "used"), [(None, {0}), (7, {7})])
+def test_auto_tries_all_bits_with_one_seed(
+    given: int | None, used: set[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, y = load_breast_cancer(return_X_y=True)
+    seeds = []
+    fit = Trees.fit
+
+    def counted(self: Any, *arguments: Any, **options: Any) -> Any:
+        seeds.append(self.random_state)
+        return fit(self, *arguments, **options)
+
+    monkeypatch.setattr(Trees, "fit", counted)
+    model = Trees(3, max_depth=2, n_bits="auto", random_state=given).fit(x[:200], y[:200])
+    assert seeds[0] == model.random_state == given
+    assert len(seeds) > 3
+    assert set(seeds[1:]) == used

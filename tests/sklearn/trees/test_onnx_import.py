@@ -213,6 +213,7 @@ def test_two_scores_are_one_where_the_other_follows(
     ],
     ids=["forest", "boosting"],
 )
+@pytest.mark.filterwarnings("ignore::cipherlearn.errors.AgreementWarning")
 def test_models_of_scikit_learn(float_model: Any, target: np.ndarray, zipmap: bool) -> None:
     exporter = pytest.importorskip("skl2onnx")
     float_model.fit(X, target)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from sklearn.base import ClassifierMixin, RegressorMixin
@@ -14,25 +15,16 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d, validate_data
 
 from cipherlearn.engines.execution import FheMode
-from cipherlearn.errors import (
-    InvalidParameterError,
-    InvalidTypeError,
-    UnknownKeyError,
-)
-from cipherlearn.sklearn._base import (
-    EncryptedEstimator,
-    EstimatorNotFittedError,
-    check_choice,
-    takes_any,
-    without_graph,
-)
+from cipherlearn.errors import InvalidParameterError, InvalidTypeError
+from cipherlearn.sklearn._base import check_choice, without_graph
+from cipherlearn.sklearn.trees._importing import ENSEMBLING, INPUTS, ImportingEstimator
 from cipherlearn.sklearn.trees.bits import TreeBits, choose_bits
 from cipherlearn.sklearn.trees.encoding import CategoricalCode, FeatureCode
-from cipherlearn.sklearn.trees.ensemble import TreeEnsemble
-from cipherlearn.sklearn.trees.grid import feature_code, threshold_codes, used_codes
+from cipherlearn.sklearn.trees.grid import feature_code, used_codes
 from cipherlearn.sklearn.trees.module import TreeModule
 from cipherlearn.sklearn.trees.program import Planes
 from cipherlearn.sklearn.trees.quantized import QuantizedTrees
+from cipherlearn.sklearn.trees.reading import reading
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -40,11 +32,8 @@ if TYPE_CHECKING:
 #: Dtypes of columns that hold categories.
 _CATEGORIES = frozenset({"category", "object", "str", "string"})
 
-INPUTS = ("grid", "used-thresholds")
-ENSEMBLING = ("server", "client")
 
-
-class TreeEstimator(EncryptedEstimator):
+class TreeEstimator(ImportingEstimator):
     """A tree ensemble of some library, trained on a grid of few states a feature.
 
     Parameters
@@ -76,6 +65,12 @@ class TreeEstimator(EncryptedEstimator):
         ``op_inputs`` and ``op_leaves``.
     quantized_ : QuantizedTrees
         The trees as integers.
+    module_ : TreeModule
+        Their circuit.
+    agreement_ : float or None
+        After `from_model` with rows X: the share of them that the float model predicts alike (where
+        it finds two classes equally probable, either will do); of regressors, R2 with its
+        predictions as the truth. At most 10,000 rows are compared. Otherwise None.
     """
 
     own_parameters: ClassVar[Mapping[str, Any]] = {
@@ -84,22 +79,9 @@ class TreeEstimator(EncryptedEstimator):
         "ensembling": "server",
     }
 
-    #: What the library compares values in.
-    precision: ClassVar[Any] = np.float32
-
     n_bits: Any
     inputs: str
     ensembling: str
-
-    @staticmethod
-    @abstractmethod
-    def read(model: Any) -> TreeEnsemble:
-        """The trees of a fitted float model."""
-
-    def _read(self, model: Any, codes: Sequence[FeatureCode]) -> TreeEnsemble:
-        """The trees of a fitted float model, with categories numbered as in the codes."""
-        del codes
-        return self.read(model)
 
     def _takes_missing(self) -> bool:
         """Whether the library's trees know missing values."""
@@ -112,18 +94,6 @@ class TreeEstimator(EncryptedEstimator):
     def _category_columns(self, X: Any) -> list[Any]:
         """Columns of a data frame of training whose values are numbered."""
         return [name for name in X.columns if X[name].dtype.name in _CATEGORIES]
-
-    @staticmethod
-    def _feature_names(model: Any) -> list[str] | None:
-        """The names of features that a float model was trained with; None without any."""
-        names = getattr(model, "feature_names_in_", None)
-        return None if names is None else [str(name) for name in names]
-
-    @staticmethod
-    def _category_names(model: Any) -> dict[int, list[Any]] | None:
-        """The values that a model numbers, by feature; None if it does not know them."""
-        del model
-        return None
 
     def _categorical(self, X: np.ndarray, fit_params: dict[str, Any]) -> Collection[int]:
         """Features that are categories: columns of data frames, unless a library knows more."""
@@ -144,7 +114,8 @@ class TreeEstimator(EncryptedEstimator):
     ) -> Any:
         """The float model, fitted to rows on the grid."""
         del categorical
-        return self.float_class(**self.get_sklearn_params(deep=False)).fit(X, y, **fit_params)
+        params = self.get_sklearn_params(deep=False)
+        return self._float_estimator(params, fit_params).fit(X, y, **fit_params)
 
     @abstractmethod
     def _checked(self, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -167,6 +138,7 @@ class TreeEstimator(EncryptedEstimator):
         """
         check_choice(self.inputs, "inputs", INPUTS)
         check_choice(self.ensembling, "ensembling", ENSEMBLING)
+        self._check_spelling(vars(self).get("_library_params", ()))
         # If training fails, nothing of an earlier one may answer with what is new already.
         for name in ("quantized_", "module_"):
             self.__dict__.pop(name, None)
@@ -191,24 +163,27 @@ class TreeEstimator(EncryptedEstimator):
     def _adopt(self, model: Any, codes: list[FeatureCode], bits: TreeBits) -> Self:
         """Take over a fitted float model."""
         self._float_model = model
-        self.ensemble_ = self._read(model, codes)
+        self.agreement_ = None
+        with reading(self.float_class):
+            self.ensemble_ = self._read(model, codes)
+        self._check_reading(model)
         if self._sends_used:
             codes = used_codes(self.ensemble_, codes)
         self.codes_ = codes
         self.n_bits_ = bits.as_dict
         self.n_features_in_ = len(codes)
         self.quantized_ = QuantizedTrees.of(self.ensemble_, codes, bits.leaves)
+        # As parameters are now: they may be set anew before the next fit.
+        self._planes: Planes | Literal["used"] = "used"
+        if not self._sends_used:
+            self._planes = Planes.public(codes, self._looked_up(codes))
+        self._sums = self.ensembling == "server"
         return self
 
     @cached_property
     def module_(self) -> TreeModule:
         """The quantized model, between bits and scores: made when first asked for."""
-        codes = self.quantized_.codes
-        return TreeModule(
-            self.quantized_,
-            planes="used" if self._sends_used else Planes.public(codes, self._looked_up(codes)),
-            sums=self.ensembling == "server",
-        )
+        return TreeModule(self.quantized_, planes=self._planes, sums=self._sums)
 
     def __sklearn_is_fitted__(self) -> bool:
         return "quantized_" in self.__dict__
@@ -235,113 +210,6 @@ class TreeEstimator(EncryptedEstimator):
         del codes
         return None
 
-    @classmethod
-    def from_model(
-        cls,
-        model: Any,
-        X: Any = None,
-        *,
-        n_bits: Any = 8,
-        inputs: str = "grid",
-        ensembling: str = "server",
-        **own: Any,
-    ) -> Self:
-        """An estimator from a fitted float model, without training.
-
-        Parameters
-        ----------
-        model : object
-            A fitted `float_class`.
-        X : array-like of shape (rows, features), optional
-            Rows that the grid is chosen for. Without them, cuts are at equal distances over the
-            range of each feature's thresholds.
-        n_bits : int or dict, default=8
-        inputs : {"grid", "used-thresholds"}, default="grid"
-            With a grid, thresholds move to the nearest cut. With ``"used-thresholds"``, trees split
-            exactly where they did, and the client learns the thresholds.
-        ensembling : {"server", "client"}, default="server"
-        **own
-            Other parameters that are the estimator's own, where it has some.
-
-        Returns
-        -------
-        TreeEstimator
-            With the parameters of the model.
-
-        Raises
-        ------
-        InvalidTypeError
-            If the model is of another class.
-        NotFittedError
-            If it is not fitted.
-        """
-        if not isinstance(model, cls.float_class):
-            raise InvalidTypeError(
-                f"{cls.__name__}.from_model takes a fitted {cls.float_class.__name__}, not a "
-                f"{type(model).__name__}"
-            )
-        check_choice(inputs, "inputs", INPUTS)
-        check_choice(ensembling, "ensembling", ENSEMBLING)
-        if isinstance(n_bits, str):
-            raise InvalidParameterError(
-                "from_model does not train, and cannot choose bits: n_bits must be an integer or a "
-                f"dictionary, not {n_bits!r}"
-            )
-        bits = TreeBits.of(n_bits)
-        known, taken = cls._get_param_names(), model.get_params(deep=False)
-        if not takes_any(cls):
-            taken = {name: value for name, value in taken.items() if name in known}
-        own = {**own, "n_bits": n_bits, "inputs": inputs, "ensembling": ensembling}
-        if unknown := sorted(own.keys() - cls.own_parameters.keys()):
-            raise UnknownKeyError(
-                f"{cls.__name__}.from_model does not take {unknown}; it takes "
-                f"{sorted(cls.own_parameters)}, and has the other parameters from the model"
-            )
-        self = cls(**{**taken, **own})
-        try:
-            ensemble = cls.read(model)
-        except AttributeError as error:
-            raise EstimatorNotFittedError(
-                f"the {type(model).__name__} is not fitted: {error}"
-            ) from error
-        if (named := cls._feature_names(model)) is not None:
-            self.feature_names_in_ = np.asarray(named, dtype=object)
-        self.n_features_in_ = ensemble.n_features
-        names = cls._category_names(model)
-        self.categories_ = names or {}
-        self._was_framed = False
-        codes = self._codes_of(ensemble, X, bits, renumbers=names is None)
-        return self._adopt(model, codes, bits)
-
-    from_sklearn_model = from_model
-
-    def _codes_of(
-        self, ensemble: TreeEnsemble, X: Any, bits: TreeBits, *, renumbers: bool
-    ) -> list[FeatureCode]:
-        """What is sent of each feature of an imported model: for its thresholds, or for rows.
-
-        Categories of data frames are numbered anew unless the model knows them.
-        """
-        exact = self.inputs == "used-thresholds"
-        codes = threshold_codes(
-            ensemble,
-            None if exact else bits.inputs,
-            missing=self._takes_missing(),
-            precision=self.precision,
-        )
-        if X is None:
-            return codes
-        table = self._table(X, reset=renumbers)
-        rows = validate_data(
-            self, table, reset=False, dtype=np.float64, ensure_all_finite="allow-nan"
-        )
-        categories = {f for tree in ensemble.trees for f in tree.feature[list(tree.categories)]}
-        chosen = self._grid(self._with_gaps(rows, categories), bits, categories)
-        return [
-            code if f in ensemble.known_categories or (exact and f not in categories) else new
-            for f, (code, new) in enumerate(zip(codes, chosen, strict=True))
-        ]
-
     def _table(self, X: Any, *, reset: bool) -> Any:
         """Data frames with numbers in place of categories: their place among those of training.
 
@@ -351,13 +219,23 @@ class TreeEstimator(EncryptedEstimator):
         if reset:
             self.categories_: dict[int, list[Any]] = {}
             self._was_framed = False
-        if not self._takes_categories() or not hasattr(X, "iloc"):
-            if not reset and self._was_framed:
-                raise InvalidTypeError(
-                    "the model was trained on a data frame with columns of categories; give a data "
-                    f"frame with the same columns, not a {type(X).__name__}"
-                )
-            return X
+        is_frame = hasattr(X, "iloc")
+        if is_frame and not reset:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # they come when the values are checked
+                validate_data(self, X, reset=False, skip_check_array=True)
+        if self._takes_categories() and is_frame:
+            X = self._numbered(X, reset=reset)
+        elif not reset and self._was_framed:
+            raise InvalidTypeError(
+                "the model was trained on a data frame with columns of categories; give a data "
+                f"frame with the same columns, not a {type(X).__name__}"
+            )
+        refuse_text(X, "train" if reset else "predict", self._takes_categories())
+        return X
+
+    def _numbered(self, X: Any, *, reset: bool) -> Any:
+        """A data frame with numbers in place of categories."""
         numbered = set(self._category_columns(X)) if reset else set()
         X = X.copy()
         for place, name in enumerate(X.columns):
@@ -407,7 +285,7 @@ class TreeClassifier(ClassifierMixin, TreeEstimator):  # type: ignore[misc]
         check_classification_targets(labels)
         return rows, labels
 
-    def predict_proba(self, X: Any, fhe: str = "disable") -> np.ndarray:
+    def predict_proba(self, X: Any, fhe: str = "disable") -> Any:
         """Probabilities of the classes.
 
         Parameters
@@ -426,8 +304,16 @@ class TreeClassifier(ClassifierMixin, TreeEstimator):  # type: ignore[misc]
 
     def predict(self, X: Any, fhe: str = "disable") -> np.ndarray:
         """The most probable class of each row: see `predict_proba`."""
-        places = self.predict_proba(X, fhe).argmax(axis=1)
-        return np.asarray(self.classes_[places])
+        return self._predictions(self._raw(X, fhe))
+
+    def _predictions(self, scores: np.ndarray) -> np.ndarray:
+        return np.asarray(self.classes_[self.ensemble_.link(scores).argmax(axis=1)])
+
+    def predict_log_proba(self, X: Any, fhe: str = "disable") -> Any:
+        """Logarithms of the probabilities of the classes: see `predict_proba`."""
+        shares = self.predict_proba(X, fhe)
+        with np.errstate(divide="ignore"):  # a class may be impossible
+            return [np.log(s) for s in shares] if isinstance(shares, list) else np.log(shares)
 
 
 class DecidingClassifier(TreeClassifier):
@@ -467,7 +353,9 @@ class TreeRegressor(RegressorMixin, TreeEstimator):  # type: ignore[misc]
         -------
         numpy.ndarray of float64, shape (rows,) or (rows, outputs)
         """
-        scores = self._raw(X, fhe)
+        return self._predictions(self._raw(X, fhe))
+
+    def _predictions(self, scores: np.ndarray) -> np.ndarray:
         values = self.ensemble_.link(scores)
         return values[:, 0] if values.shape[1] == 1 else values
 
@@ -479,6 +367,57 @@ def on_grid(rows: np.ndarray, codes: list[FeatureCode]) -> np.ndarray:
         for code, column in zip(codes, rows.T, strict=True)
     ]
     return np.stack(columns, axis=1)
+
+
+def refuse_text(X: Any, use: str, takes_categories: bool) -> None:
+    """Raise `InvalidParameterError` if values are strings that are no numbers.
+
+    Parameters
+    ----------
+    X : array-like of shape (rows, features)
+    use : {"train", "predict"}
+        What the rows are for.
+    takes_categories : bool
+        Whether columns of data frames may hold some.
+    """
+    if isinstance(X, list | tuple):
+        X = np.array(X, dtype=object)
+    if hasattr(X, "iloc"):
+        kinds = [X.iloc[:, place].dtype.kind for place in range(X.shape[1])]
+        columns = {
+            name: np.asarray(X.iloc[:, place], dtype=object)
+            for place, (name, kind) in enumerate(zip(X.columns, kinds, strict=True))
+            if kind not in "biufc"
+        }
+    elif isinstance(X, np.ndarray) and X.ndim == 2 and X.dtype.kind in "OU":
+        columns = dict(enumerate(X.T))
+    else:
+        return
+    for name, values in columns.items():
+        text = next((v for v in values if isinstance(v, str) and not _is_number(v)), None)
+        if text is None:
+            continue
+        if use == "predict":
+            advice = "encode it as it was in training"
+        elif takes_categories:
+            advice = "give a data frame in which the column has the dtype category"
+        else:
+            advice = (
+                "encode it as numbers (as OrdinalEncoder or OneHotEncoder of scikit-learn do), or "
+                "take an estimator whose trees know categories: docs/trees.md lists them"
+            )
+        raise InvalidParameterError(
+            f"column {name!r} of X holds text, such as {text!r}; this estimator takes numbers "
+            f"there: {advice}"
+        )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _counted(rows: np.ndarray, weights: Any) -> np.ndarray:

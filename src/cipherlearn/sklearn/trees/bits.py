@@ -110,8 +110,13 @@ def choose_bits(estimator: Any, X: Any, y: Any, fit_params: Mapping[str, Any]) -
         for name, value in fit_params.items()
     }
 
+    name = estimator.seed_name()
+    # One seed for all, or luck would choose.
+    is_open = name is not None and estimator.get_params(deep=False)[name] is None
+    seed = {name: 0} if is_open else {}
+
     def score(bits: TreeBits) -> float:
-        trial = clone(estimator).set_params(n_bits=bits.as_dict)
+        trial = clone(estimator).set_params(n_bits=bits.as_dict, **seed)
         trial.fit(_safe_indexing(X, fitted), _safe_indexing(y, fitted), **params)
         return float(trial.score(_safe_indexing(X, held), _safe_indexing(y, held)))
 

@@ -14,8 +14,8 @@ from cipherlearn.onnx import ModelSource, OnnxRuntimeModel, load_model
 from cipherlearn.onnx.graph import tensor_shapes, tensor_types
 from cipherlearn.sklearn.trees._estimator import TreeClassifier, TreeEstimator, TreeRegressor
 from cipherlearn.sklearn.trees.ensemble import TreeEnsemble
-from cipherlearn.sklearn.trees.grid import threshold_codes
 from cipherlearn.sklearn.trees.onnx_nodes import OPERATORS, read_node
+from cipherlearn.sklearn.trees.reading import check_reading, probes
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -77,6 +77,10 @@ class _Onnx(TreeEstimator):
     def read(model: Any) -> TreeEnsemble:
         ensemble: TreeEnsemble = model.ensemble_
         return ensemble
+
+    @staticmethod
+    def _is_trained(model: Any) -> bool:
+        return hasattr(model, "ensemble_")
 
     def fit(self, X: Any, y: Any, **fit_params: Any) -> Self:
         """Raise: an ONNX model is trained already."""
@@ -196,24 +200,22 @@ def _compare(
 
     ONNX leaves open what some combinations of attributes mean.
     """
-    codes = threshold_codes(ensemble, None, missing=True, precision=dtype)
-    rng = np.random.default_rng(0)
-    columns = [code.representatives[rng.integers(code.n_states, size=_ROWS)] for code in codes]
-    rows = np.stack(columns, axis=1).astype(dtype)
+    rows = probes(ensemble, precision=dtype, count=_ROWS).astype(dtype)
     scores = ensemble.link(ensemble.raw_scores(rows.astype(np.float64)))
     (found,) = OnnxRuntimeModel(_of_node(node, model, rows))(rows)
     found = np.asarray(found, dtype=np.float64).reshape(len(rows), -1)
     if found.shape[1] == 2 and ensemble.n_outputs == 1:
         # The share of the other class is what is left: some models leave it out.
         found, scores = found[:, 1:], scores[:, 1:]
-    tolerance = 1e-4 * max(1.0, float(np.abs(found).max(initial=0.0)))
-    if found.shape != scores.shape or not np.allclose(found, scores, rtol=1e-4, atol=tolerance):
-        raise ModelError(
-            f"onnxruntime gives other values for the {node.op_type} than its attributes say "
-            "(class_ids, base_values and post_transform can be combined in ways that ONNX does not "
-            "define, and onnxruntime 1.31 reads SOFTMAX of a TreeEnsemble as LOGISTIC, and the "
-            "reverse); export the scores alone, with post_transform NONE"
-        )
+    check_reading(
+        scores,
+        found,
+        f"onnxruntime gives other values for the {node.op_type} than its attributes say "
+        "(class_ids, base_values and post_transform can be combined in ways that ONNX does not "
+        "define, and onnxruntime 1.31 reads SOFTMAX of a TreeEnsemble as LOGISTIC, and the "
+        "reverse); export the scores alone, with post_transform NONE",
+        tolerance=1e-4,
+    )
 
 
 def _of_node(node: onnx.NodeProto, model: onnx.ModelProto, rows: np.ndarray) -> onnx.ModelProto:

@@ -257,3 +257,43 @@ def test_encrypted_rows(ensembling: str) -> None:
     np.testing.assert_array_equal(
         model.predict_proba(X[:2], fhe="execute"), model.predict_proba(X[:2])
     )
+
+
+@pytest.mark.parametrize(
+    ("loss", "target", "kind"),
+    [
+        ("Logloss", BINARY, CatBoostClassifier),
+        ("MultiClass", CLASSES, CatBoostClassifier),
+        ("RMSE", SIGNAL, CatBoostRegressor),
+    ],
+)
+def test_plain_models(loss: str, target: np.ndarray, kind: Any, tmp_path: Path) -> None:
+    plain = catboost.CatBoost({"loss_function": loss, "iterations": 6, "depth": 3, **QUIET})
+    plain.fit(X, target).save_model(str(tmp_path / "model"))
+    loaded = catboost.CatBoost().load_model(str(tmp_path / "model"))
+    for given in (plain, loaded):
+        model = from_model(given, X, inputs="used-thresholds", n_bits=FINE)
+        assert type(model) is type(kind.from_model(given)) is kind
+        assert model.loss_function == loss
+        raw = plain.predict(X, prediction_type="RawFormulaVal").reshape(len(X), -1)
+        single = X.astype(np.float32).astype(np.float64)
+        np.testing.assert_allclose(model.ensemble_.raw_scores(single), raw, atol=1e-9)
+        if kind is CatBoostClassifier:
+            assert model.classes_.tolist() == np.unique(target).tolist()
+
+
+def test_plain_models_that_cannot_be_imported() -> None:
+    for take in (from_model, CatBoostClassifier.from_model):
+        with pytest.raises(NotFittedError, match="CatBoost is not fitted"):
+            take(catboost.CatBoost())
+    plain = catboost.CatBoost({"loss_function": "RMSE", "iterations": 2, **QUIET}).fit(X, SIGNAL)
+    with pytest.raises(ModelError, match="no CatBoostClassifier"):
+        CatBoostClassifier.from_model(plain)
+
+
+@pytest.mark.parametrize("name", ["random_seed", "random_state"])
+def test_a_seed_has_two_names(name: str) -> None:
+    given = {**SMALL, "random_state": None, name: 3}
+    model, floats = CatBoostRegressor(**given).fit_benchmark(X, SIGNAL, random_state=5)
+    assert model.get_params()[name] == 3
+    assert floats.get_params()[name] == model.sklearn_model.get_params()[name] == 5

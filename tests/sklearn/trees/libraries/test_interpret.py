@@ -135,6 +135,7 @@ def test_a_pair_whose_table_fits_is_exact() -> None:
     np.testing.assert_allclose(model.predict(X), model.sklearn_model.predict(rows), atol=1e-3)
 
 
+@pytest.mark.filterwarnings("ignore::cipherlearn.errors.AgreementWarning")
 def test_more_bits_of_pairs_are_nearer() -> None:
     X, score = data()
     float_model = glassbox.ExplainableBoostingRegressor(**QUICK, interactions=[(1, 2)])
@@ -223,6 +224,7 @@ def test_import_with_thresholds_is_exact() -> None:
     assert model.outer_bags == 2
 
 
+@pytest.mark.filterwarnings("ignore::cipherlearn.errors.AgreementWarning")
 @pytest.mark.parametrize("rows", [None, 200])
 def test_import_on_a_grid(rows: int | None) -> None:
     X, score = data()

@@ -9,7 +9,13 @@ import pytest
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 
-from cipherlearn.errors import InvalidParameterError, InvalidTypeError, ModelError, NotFittedError
+from cipherlearn.errors import (
+    InvalidParameterError,
+    InvalidTypeError,
+    ModelError,
+    NotFittedError,
+    UnknownKeyError,
+)
 from cipherlearn.sklearn import LGBMClassifier, LGBMRegressor, from_model
 from tests.sklearn.trees.boosted import N_ROWS, grid_rows, rows, same, values
 
@@ -270,7 +276,7 @@ def test_a_form_that_is_not_known_is_not_taken_for_another(monkeypatch: Any) -> 
     dump = floats.booster_.dump_model()
     monkeypatch.setattr(floats.booster_, "dump_model", lambda **_: {**dump, "average_output": True})
     monkeypatch.setattr(floats.booster_, "predict", lambda x, **_: np.zeros(len(x)))
-    with pytest.raises(ModelError, match=r"LightGBM .* stores it in a way that is not known"):
+    with pytest.raises(ModelError, match=r"lightgbm .* stores it in a way that is not known"):
         from_model(floats)
 
 
@@ -317,3 +323,64 @@ def test_encryption() -> None:
     np.testing.assert_array_equal(
         model.predict_proba(X[:4], fhe="execute"), model.predict_proba(X[:4])
     )
+
+
+@pytest.mark.parametrize("stored", [False, True])
+@pytest.mark.parametrize(
+    ("parameters", "targets", "kind"),
+    [
+        ({"objective": "binary"}, 1 * (Y > 0.8), LGBMClassifier),
+        ({"objective": "multiclass", "num_class": 3}, np.digitize(Y, [0, 1]), LGBMClassifier),
+        ({"objective": "regression"}, Y, LGBMRegressor),
+        ({"objective": "cross_entropy"}, 1.0 * (Y > 0.8), LGBMRegressor),
+    ],
+)
+def test_boosters(parameters: dict[str, Any], targets: Any, kind: Any, stored: bool) -> None:
+    frame = pd.DataFrame(X, columns=list("abc"))
+    given = {"num_leaves": 6, "verbose": -1, "num_threads": 1, **parameters}
+    booster = lightgbm.train(given, lightgbm.Dataset(frame, targets), 5)
+    wanted = booster.predict(X)
+    if stored:
+        booster = lightgbm.Booster(model_str=booster.model_to_string())
+    bits = {"op_inputs": 8, "op_leaves": 16}
+    model = from_model(booster, frame, inputs="used-thresholds", n_bits=bits)
+    assert type(model) is kind
+    assert type(kind.from_model(booster)) is kind
+    assert model.get_params()["objective"] == parameters["objective"]
+    assert model.get_params()["num_leaves"] == 6
+    assert model.get_params()["n_estimators"] == 5
+    assert model.feature_names_in_.tolist() == list("abc")
+    assert model.agreement_ > 0.99
+    if kind is LGBMRegressor:
+        same(model.predict(frame), wanted, 1e-3)
+        return
+    assert model.classes_.tolist() == np.unique(targets).tolist()
+    shares = model.predict_proba(frame)
+    same(shares if wanted.ndim == 2 else shares[:, 1], wanted, 1e-3)
+    np.testing.assert_array_equal(
+        model.sklearn_model.predict(frame), model.sklearn_model.predict_proba(frame).argmax(axis=1)
+    )
+
+
+def test_boosters_of_other_objectives() -> None:
+    data = lightgbm.Dataset(X, Y > 0, group=[N_ROWS])
+    booster = lightgbm.train({"objective": "lambdarank", "verbose": -1}, data, 2)
+    with pytest.raises(ModelError, match=r"'lambdarank.*' of the LGBMRegressor is not supported"):
+        from_model(booster)
+
+
+@pytest.mark.parametrize(("given", "meant"), [("n_bit", "n_bits"), ("input", "inputs")])
+def test_misspelt_parameters_are_not_given_to_the_library(given: str, meant: str) -> None:
+    with pytest.raises(UnknownKeyError, match=f"no parameter '{given}'; did you mean '{meant}'"):
+        LGBMClassifier(**SMALL, **{given: 4}).fit(X, ANSWERS)
+    with pytest.raises(UnknownKeyError, match=f"did you mean '{meant}'"):
+        LGBMClassifier().set_params(**{given: 4})
+    LGBMClassifier(**SMALL, max_bin=15, bin_construct_sample_cnt=99).fit(X, ANSWERS)
+
+
+@pytest.mark.parametrize("name", ["seed", "random_seed", "random_state"])
+def test_a_seed_has_several_names(name: str) -> None:
+    given = {**SMALL, "random_state": None, name: 3}
+    model, floats = LGBMRegressor(**given).fit_benchmark(X, Y, random_state=5)
+    assert model.get_params()[name] == 3
+    assert floats.get_params()[name] == model.sklearn_model.get_params()[name] == 5

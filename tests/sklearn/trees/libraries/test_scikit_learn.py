@@ -223,6 +223,11 @@ def test_several_targets(name: str) -> None:
         np.testing.assert_allclose(found, wanted, atol=1e-3)
     assert (estimator.predict(X) == targets).mean() > 0.9
     assert [names.tolist() for names in estimator.classes_] == [["a", "b", "c"], ["no", "yes"]]
+    logs = estimator.predict_log_proba(X)
+    for of_target, share in zip(logs, shares, strict=True):
+        np.testing.assert_allclose(np.exp(of_target), share)
+    imported = type(estimator).from_model(estimator.sklearn_model, X, inputs="used-thresholds")
+    assert imported.agreement_ > 0.99
     estimator.compile(engine="clear")
     for clear, encrypted in zip(
         estimator.predict_proba(X[:9]), estimator.predict_proba(X[:9], fhe="execute"), strict=True

@@ -12,7 +12,13 @@ import xgboost
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 
-from cipherlearn.errors import InvalidParameterError, InvalidTypeError, ModelError, NotFittedError
+from cipherlearn.errors import (
+    InvalidParameterError,
+    InvalidTypeError,
+    ModelError,
+    NotFittedError,
+    UnknownKeyError,
+)
 from cipherlearn.sklearn import (
     XGBClassifier,
     XGBRegressor,
@@ -20,6 +26,7 @@ from cipherlearn.sklearn import (
     XGBRFRegressor,
     from_model,
 )
+from cipherlearn.sklearn.trees._estimator import on_grid
 from tests.sklearn.trees.boosted import N_ROWS, grid_rows, rows, same, values
 
 X = rows()
@@ -255,7 +262,7 @@ def test_a_form_that_is_not_known_is_not_taken_for_another(monkeypatch: Any) -> 
     changed["learner"]["learner_model_param"]["base_score"] = "[7.5E-1]"
     save = lambda self, raw_format: json.dumps(changed).encode()  # noqa: E731
     monkeypatch.setattr(xgboost.Booster, "save_raw", save)
-    with pytest.raises(ModelError, match=rf"XGBoost {re.escape(xgboost.__version__)} stores it"):
+    with pytest.raises(ModelError, match=rf"xgboost {re.escape(xgboost.__version__)} stores it"):
         from_model(floats)
 
 
@@ -293,6 +300,68 @@ def test_the_float_model_beside_takes_numbers_for_labels() -> None:
     model, floats = XGBClassifier(**SMALL).fit_benchmark(X, COLOURS, **held_out)
     assert model.classes_.tolist() == ["blue", "green", "red"]
     assert (model.predict(X) == model.classes_[floats.predict(X)]).mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("parameters", "targets", "kind"),
+    [
+        ({"objective": "binary:logistic"}, Y > 0.8, XGBClassifier),
+        ({"objective": "multi:softmax", "num_class": 3}, np.digitize(Y, [0, 1]), XGBClassifier),
+        ({"objective": "reg:squarederror"}, Y, XGBRegressor),
+        ({"objective": "reg:logistic"}, 1.0 * (Y > 0.8), XGBRegressor),
+    ],
+)
+def test_boosters(parameters: dict[str, Any], targets: np.ndarray, kind: Any) -> None:
+    table = xgboost.DMatrix(X, 1.0 * targets, feature_names=list("abc"))
+    booster = xgboost.train({"max_depth": 3, **parameters}, table, 5)
+    frame = pd.DataFrame(X, columns=list("abc"))
+    bits = {"op_inputs": 8, "op_leaves": 16}
+    for model in (
+        from_model(booster, frame, inputs="used-thresholds", n_bits=bits),
+        kind.from_model(booster, inputs="used-thresholds", n_bits=bits),
+    ):
+        assert type(model) is kind
+        assert model.get_params()["objective"] == parameters["objective"]
+        assert model.feature_names_in_.tolist() == list("abc")
+        grid = on_grid(model._rows(frame), model.codes_)
+        same(model.ensemble_.raw_scores(grid), booster.predict(table, output_margin=True), 1e-5)
+        if kind is XGBClassifier:
+            assert model.classes_.tolist() == sorted(set(targets.astype(int).tolist()))
+        wanted = booster.predict(table)
+        found = model.predict(frame)
+        assert np.mean(np.abs(found - np.round(wanted, 0 if kind is XGBClassifier else 9))) < 1e-2
+
+
+def test_boosters_that_cannot_be_imported() -> None:
+    booster = xgboost.train(
+        {"objective": "rank:pairwise"}, xgboost.DMatrix(X, Y, group=[N_ROWS]), 2
+    )
+    with pytest.raises(ModelError, match=r"'rank:pairwise' of the XGBRegressor is not supported"):
+        from_model(booster)
+    booster = xgboost.train({"objective": "binary:hinge"}, xgboost.DMatrix(X, Y > 0), 2)
+    with pytest.raises(ModelError, match=r"'binary:hinge' of the XGBClassifier is not supported"):
+        from_model(booster)
+    for take in (from_model, XGBRegressor.from_model):
+        with pytest.raises(NotFittedError, match="Booster is not fitted"):
+            take(xgboost.Booster())
+
+
+def test_agreement_compares_in_single_precision() -> None:
+    data = np.random.default_rng(0).normal(size=(300, 3))  # thresholds are some of these values
+    floats = xgboost.XGBRegressor(n_estimators=30, max_depth=4, n_jobs=1).fit(data, data[:, 0])
+    model = from_model(floats, data, n_bits={"op_inputs": 9, "op_leaves": 16})
+    wanted = floats.predict(data)
+    error = ((model.predict(data) - wanted) ** 2).mean() / wanted.var()
+    assert model.agreement_ == pytest.approx(1 - error, abs=1e-6)
+    assert model.agreement_ > 0.9999
+
+
+@pytest.mark.parametrize(("given", "meant"), [("n_bit", "n_bits"), ("ensembing", "ensembling")])
+def test_misspelt_parameters_are_not_given_to_the_library(given: str, meant: str) -> None:
+    with pytest.raises(UnknownKeyError, match=f"no parameter '{given}'; did you mean '{meant}'"):
+        XGBClassifier(**SMALL, **{given: 4}).fit(X, ANSWERS)
+    with pytest.raises(UnknownKeyError, match=f"did you mean '{meant}'"):
+        XGBClassifier().set_params(**{given: 4})
 
 
 @pytest.mark.parametrize("only", ["yes", "no"])

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cipherlearn.errors import InvalidTypeError, MissingDependencyError
+from cipherlearn.sklearn.trees.reading import refuse_composed
 
 
 @dataclass(frozen=True)
@@ -97,20 +98,21 @@ def estimator(name: str) -> Any:
 
 
 def estimator_for(model: Any) -> Any:
-    """The estimator class whose float class a fitted model is an instance of.
+    """The estimator class that a fitted model becomes: see `TreeEstimator.takes`.
 
     Raises
     ------
     InvalidTypeError
         If there is none.
     """
+    refuse_composed(model)
     packages = {ancestor.__module__.partition(".")[0] for ancestor in type(model).__mro__}
     for library in libraries():
         if library.package not in packages:
             continue
         module = library.load()
         for name in library.estimators:
-            if type(model) is getattr(module, name).float_class:
+            if getattr(module, name).takes(model):
                 return getattr(module, name)
     raise InvalidTypeError(
         f"a {type(model).__name__} cannot be imported; the models of "

@@ -86,6 +86,8 @@ class _Split:
 
 
 class _CatBoost(TreeEstimator):
+    seed_names = ("random_seed", "random_state")
+
     @staticmethod
     def read(model: Any) -> TreeEnsemble:
         """The trees of a fitted model; categories are named by CatBoost's own hash of them."""
@@ -157,21 +159,40 @@ class _CatBoost(TreeEstimator):
         return super().fit(X, y, **fit_params)
 
     @classmethod
-    def from_model(cls, model: Any, X: Any = None, **options: Any) -> Self:
-        """An estimator from a fitted model, without training: see `TreeEstimator.from_model`.
+    def takes(cls, model: Any) -> bool:
+        """Whether a model becomes this estimator; plain ones have classes, or have not."""
+        if type(model) is not catboost.CatBoost:
+            return super().takes(model)
+        return issubclass(cls, TreeClassifier) == bool(model.is_fitted() and len(model.classes_))
 
-        A model that splits on categories knows their hashes only: it needs rows.
-        """
-        if X is None and isinstance(model, cls.float_class) and model.is_fitted():
-            named = {f for t in cls.read(model).trees for f in t.feature[list(t.categories)]}
-            if named:
-                raise ModelError(
-                    f"the model splits on categories (of features {sorted(map(int, named))}), of "
-                    "which it holds hashes only: give from_model rows X in which all of them occur"
-                )
-        return super().from_model(model, X, **options)
+    @classmethod
+    def _wrapped(cls, model: Any) -> Any:
+        if type(model) is not catboost.CatBoost:
+            return model
+        if not model.is_fitted():
+            raise EstimatorNotFittedError("the CatBoost is not fitted")
+        of_classes = issubclass(cls, TreeClassifier)
+        try:
+            return (catboost.to_classifier if of_classes else catboost.to_regressor)(model)
+        except catboost.CatBoostError as error:
+            raise ModelError(f"the CatBoost is no {cls.float_class.__name__}: {error}") from error
 
-    from_sklearn_model = from_model
+    @staticmethod
+    def _is_trained(model: Any) -> bool:
+        return bool(model.is_fitted())
+
+    @classmethod
+    def _check_import(cls, ensemble: TreeEnsemble, X: Any) -> None:
+        named = {f for t in ensemble.trees for f in t.feature[list(t.categories)]}
+        if X is None and named:
+            raise ModelError(
+                f"the model splits on categories (of features {sorted(map(int, named))}), of "
+                "which it holds hashes only: give from_model rows X in which all of them occur"
+            )
+
+    def _library_scores(self, model: Any, rows: np.ndarray) -> Any:
+        table = self._named(rows, model.get_cat_feature_indices())
+        return model.predict(table, prediction_type="RawFormulaVal")
 
     def _categorical(self, X: np.ndarray, fit_params: dict[str, Any]) -> Collection[int]:
         given = fit_params.pop("cat_features", None)
@@ -192,21 +213,28 @@ class _CatBoost(TreeEstimator):
         categorical: Collection[int],
         fit_params: dict[str, Any],
     ) -> Any:
-        params = {k: v for k, v in self.get_sklearn_params(deep=False).items() if v is not None}
-        params.setdefault("allow_writing_files", False)
-        if not _PRINTING & {*params, *fit_params}:
-            params["logging_level"] = "Silent"
+        params = self.get_sklearn_params(deep=False)
         if categorical:
             params["cat_features"] = sorted(categorical)
             # One-hot whatever their number: statistics of categories cannot be encrypted.
             most = max(len(np.unique(X[:, f])) for f in categorical)
-            params.setdefault("one_hot_max_size", max(most, 2))
+            if params["one_hot_max_size"] is None:
+                params["one_hot_max_size"] = max(most, 2)
         if fit_params.get("eval_set") is not None:
             fit_params["eval_set"] = [
                 (self._named(on_grid(self._rows(rows), self.codes_), categorical), targets)
                 for rows, targets in _pairs(fit_params["eval_set"])
             ]
-        return self.float_class(**params).fit(self._named(X, categorical), y, **fit_params)
+        model = self._float_estimator(params, fit_params)
+        return model.fit(self._named(X, categorical), y, **fit_params)
+
+    def _float_estimator(self, params: Mapping[str, Any], fit_params: Mapping[str, Any]) -> Any:
+        """The float model, which prints and writes only what parameters ask for."""
+        given = {name: value for name, value in params.items() if value is not None}
+        given.setdefault("allow_writing_files", False)
+        if not _PRINTING & {*given, *fit_params}:
+            given["logging_level"] = "Silent"
+        return self.float_class(**given)
 
     def _named(self, rows: np.ndarray, categorical: Collection[int]) -> Any:
         """Rows with the names of features and categories."""
@@ -227,7 +255,10 @@ class CatBoostClassifier(_CatBoost, TreeClassifier, wraps=catboost.CatBoostClass
 
     def predict(self, X: Any, fhe: str = "disable") -> np.ndarray:
         """The most probable class, or as `set_probability_threshold` of the float model says."""
-        shares = self.predict_proba(X, fhe)
+        return super().predict(X, fhe)
+
+    def _predictions(self, scores: np.ndarray) -> np.ndarray:
+        shares = self.ensemble_.link(scores)
         if shares.shape[1] > 2:
             return np.asarray(self.classes_[shares.argmax(axis=1)])
         is_second = shares[:, 1] > self.sklearn_model.get_probability_threshold()
@@ -251,8 +282,6 @@ def _pairs(eval_set: Any) -> list[tuple[Any, Any]]:
 
 def _export(model: Any, pool: Any = None) -> dict[str, Any]:
     """The model as CatBoost writes it; with a pool, the hashes of its categories."""
-    if not model.is_fitted():
-        raise EstimatorNotFittedError("it has no trees")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.json"
         try:
@@ -281,7 +310,7 @@ def _pool(model: Any, names: Mapping[int, Mapping[float, str]]) -> Any:
             ]
             if feature in declared
             else np.zeros(rows)
-            for feature in range(model.n_features_in_)
+            for feature in range(len(model.feature_names_))
         }
     )
     table.columns = model.feature_names_
@@ -306,7 +335,7 @@ def _ensemble(
         *(_symmetric(t, split_of, scale, base.size) for t in exported.get("oblivious_trees", ())),
         *(_general(t, split_of, scale, base.size) for t in exported.get("trees", ())),
     ]
-    return TreeEnsemble(trees, base, model.n_features_in_, _LINKS[loss])
+    return TreeEnsemble(trees, base, len(model.feature_names_), _LINKS[loss])
 
 
 def _threshold(border: float) -> float:

@@ -185,6 +185,20 @@ class _Boosting(TreeEstimator):
         coarse = [code.coarse(_coarse_states(self._cells)) for code in codes]
         return np.flatnonzero(np.concatenate([np.zeros(0, dtype=bool), *coarse]))
 
+    def _exact(self, model: Any) -> TreeEnsemble:
+        return _ensemble(model)
+
+    def _library_scores(self, model: Any, rows: np.ndarray) -> Any:
+        table = rows.astype(object)
+        for feature, names in (self._category_names(model) or {}).items():
+            numbers = rows[:, feature]
+            known = [None if np.isnan(n) else names[int(n)] for n in numbers.tolist()]
+            table[:, feature] = known
+        if hasattr(model, "decision_function"):
+            return model.decision_function(table)
+        values = model.predict(table)
+        return np.log(values) if model.link_ == "log" else values
+
     @staticmethod
     def _category_names(model: Any) -> dict[int, list[Any]] | None:
         named = {}

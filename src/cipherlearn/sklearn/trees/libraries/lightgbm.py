@@ -9,6 +9,7 @@ from typing import Any
 
 import lightgbm
 import numpy as np
+from sklearn.preprocessing import LabelEncoder
 from sklearn.utils.validation import column_or_1d
 
 from cipherlearn.errors import InvalidParameterError, ModelError
@@ -16,11 +17,7 @@ from cipherlearn.sklearn.trees._estimator import TreeEstimator, TreeRegressor, o
 from cipherlearn.sklearn.trees.bits import TreeBits
 from cipherlearn.sklearn.trees.encoding import FeatureCode, OrdinalCode
 from cipherlearn.sklearn.trees.ensemble import LEAF, Tree, TreeEnsemble
-from cipherlearn.sklearn.trees.libraries._boosting import (
-    BoostedClassifier,
-    check_reading,
-    probes,
-)
+from cipherlearn.sklearn.trees.libraries._boosting import BoostedClassifier
 from cipherlearn.sklearn.trees.links import (
     Exponential,
     Identity,
@@ -73,6 +70,8 @@ _CATEGORICAL_ALIASES = (
 
 
 class _Boosted(TreeEstimator):
+    seed_names = ("random_state", "random_seed", "seed")
+
     precision = np.float64
 
     @staticmethod
@@ -88,13 +87,54 @@ class _Boosted(TreeEstimator):
         ]
         features = int(dump["max_feature_idx"]) + 1
         categories = {f: np.array(c) for f, c in enumerate(_categories(dump)) if c}
-        ensemble = TreeEnsemble(trees, np.zeros(outputs), features, link, categories)
-        rows = probes(ensemble)
-        rows[np.abs(rows) <= _ZERO] = np.nan  # where zeros are missing values
-        library = f"LightGBM {lightgbm.__version__}"
-        return check_reading(
-            ensemble, lambda x: model.booster_.predict(x, raw_score=True) / count, rows, library
+        return TreeEnsemble(trees, np.zeros(outputs), features, link, categories)
+
+    @classmethod
+    def takes(cls, model: Any) -> bool:
+        """Whether a model becomes this estimator; of a Booster, its objective says it."""
+        if not isinstance(model, lightgbm.Booster):
+            return super().takes(model)
+        of_classes = _objective_of(model).startswith(("binary", "multiclass"))
+        return cls.float_class is (
+            lightgbm.LGBMClassifier if of_classes else lightgbm.LGBMRegressor
         )
+
+    @classmethod
+    def _wrapped(cls, model: Any) -> Any:
+        if not isinstance(model, lightgbm.Booster):
+            return model
+        known = cls.float_class().get_params()
+        params = {name: value for name, value in model.params.items() if name in known}
+        params |= {"objective": _objective_of(model), "n_estimators": model.current_iteration()}
+        wrapped = cls.float_class(**params)
+        names = model.feature_name()
+        named = names != [f"Column_{place}" for place in range(len(names))]
+        classes = np.arange(max(2, model.num_model_per_iteration()))
+        # The library has no other way to make one of a Booster.
+        vars(wrapped).update(
+            {
+                "fitted_": True,
+                "_Booster": model,
+                "_n_features": len(names),
+                "_n_features_in": len(names),
+                "_fitted_with_feature_names": named,
+            }
+        )
+        if issubclass(cls.float_class, lightgbm.LGBMClassifier):
+            encoder = LabelEncoder().fit(classes)
+            vars(wrapped).update({"_le": encoder, "_classes": classes, "_n_classes": len(classes)})
+        return wrapped
+
+    def _probes(self, ensemble: TreeEnsemble) -> np.ndarray:
+        rows = super()._probes(ensemble)
+        rows[np.abs(rows) <= _ZERO] = np.nan  # where zeros are missing values
+        return rows
+
+    def _library_scores(self, model: Any, rows: np.ndarray) -> Any:
+        scores = model.booster_.predict(rows, raw_score=True)
+        is_mean = model.booster_.dump_model(num_iteration=1)["average_output"]
+        rounds = len(self.ensemble_.trees) // self.ensemble_.n_outputs
+        return scores / rounds if is_mean else scores
 
     @staticmethod
     def _category_names(model: Any) -> dict[int, list[Any]] | None:
@@ -225,6 +265,12 @@ def _categories(dump: Mapping[str, Any]) -> list[list[float]]:
     """The categories of each feature; none of those that are numbers."""
     infos = [dump["feature_infos"].get(name, {}) for name in dump["feature_names"]]
     return [sorted(float(v) for v in info.get("values", ()) if v >= 0) for info in infos]
+
+
+def _objective_of(booster: Any) -> str:
+    """The name of an objective, without its options."""
+    objective: str = booster.dump_model(num_iteration=1).get("objective", "custom")
+    return objective.partition(" ")[0]
 
 
 def _link(model: Any, given: str) -> Link:

@@ -35,6 +35,7 @@ from cipherlearn.sklearn.trees.links import (
     Shares,
     Softmax,
 )
+from cipherlearn.sklearn.trees.reading import as_probable
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -152,13 +153,25 @@ def _mean(model: Any, grown: Sequence[Any]) -> TreeEnsemble:
     return TreeEnsemble(trees, np.zeros(values[0].shape[1]), model.n_features_in_, link)
 
 
-class _Single(_Estimator):
+class _Averaged(_Estimator):
+    """Probabilities, or values, are means over trees."""
+
+    def _library_scores(self, model: Any, rows: np.ndarray) -> Any:
+        if not hasattr(model, "classes_"):
+            return model.predict(rows)
+        shares = model.predict_proba(rows)
+        found = shares if isinstance(shares, list) else [shares]
+        others = np.concatenate([of[:, 1:] for of in found], axis=1)
+        return others if others.shape[1] else np.zeros((len(rows), 1))
+
+
+class _Single(_Averaged):
     @staticmethod
     def read(model: Any) -> TreeEnsemble:
         return _mean(model, [model])
 
 
-class _Forest(_Estimator):
+class _Forest(_Averaged):
     @staticmethod
     def read(model: Any) -> TreeEnsemble:
         return _mean(model, model.estimators_)
@@ -181,18 +194,29 @@ class _SharesClassifier(TreeClassifier):
         numpy.ndarray of float64, shape (rows, classes), or a list of them
             In the order of ``classes_``; one a target, if there are several.
         """
-        shares = super().predict_proba(X, fhe)
+        return self._divided(super().predict_proba(X, fhe))
+
+    def _divided(self, shares: np.ndarray) -> Any:
+        """The probabilities of each target."""
         classes = _class_counts(self.sklearn_model)
         ends = np.cumsum(classes)[:-1]
         return shares if len(classes) == 1 else np.split(shares, ends, axis=1)
 
     def predict(self, X: Any, fhe: str = "disable") -> np.ndarray:
         """The most probable class of each row, of each target: see `predict_proba`."""
-        shares = self.predict_proba(X, fhe)
+        return super().predict(X, fhe)
+
+    def _predictions(self, scores: np.ndarray) -> np.ndarray:
+        shares = self._divided(self.ensemble_.link(scores))
         if not isinstance(shares, list):
             return np.asarray(self.classes_[shares.argmax(axis=1)])
         pairs = zip(self.classes_, shares, strict=True)
         return np.stack([names[of.argmax(axis=1)] for names, of in pairs], axis=1)
+
+    def _alike(self, scores: np.ndarray, exact: np.ndarray) -> np.ndarray:
+        ours, theirs = (self._divided(self.ensemble_.link(s)) for s in (scores, exact))
+        pairs = zip(ours, theirs, strict=True) if isinstance(ours, list) else [(ours, theirs)]
+        return np.asarray(np.all([as_probable(*pair) for pair in pairs], axis=0))
 
 
 class _Boosted(_Estimator):
@@ -214,9 +238,17 @@ class _Boosted(_Estimator):
             link = Softmax() if outputs > 1 else Logistic(2.0 if _is_exponential(model) else 1.0)
         return TreeEnsemble(trees, base, model.n_features_in_, link)
 
+    def _library_scores(self, model: Any, rows: np.ndarray) -> Any:
+        return _own_scores(model, rows)
+
     def _float_params(self, categorical: Collection[int]) -> dict[str, Any]:
         _check_start(self.init)
         return super()._float_params(categorical)
+
+
+def _own_scores(model: Any, rows: np.ndarray) -> Any:
+    """What a boosted model says before any link."""
+    return (model.decision_function if hasattr(model, "classes_") else model.predict)(rows)
 
 
 def _is_exponential(model: Any) -> bool:
@@ -256,6 +288,12 @@ class _Histograms(_Estimator):
         elif model.loss in {"poisson", "gamma"}:
             link = Exponential()
         return histograms.read(model, link)
+
+    def _library_scores(self, model: Any, rows: np.ndarray) -> Any:
+        if histograms.names(model):
+            return None  # it takes names only
+        scores = _own_scores(model, rows)
+        return np.log(scores) if isinstance(self.ensemble_.link, Exponential) else scores
 
     def _takes_categories(self) -> bool:
         return True
@@ -412,6 +450,9 @@ class IsolationForest(OutlierMixin, _Estimator, wraps=ensemble.IsolationForest):
         self.offset_ = float(model.offset_)
         return super()._adopt(model, codes, bits)
 
+    def _library_scores(self, model: Any, rows: np.ndarray) -> Any:
+        return -np.log2(-model.score_samples(rows))
+
     def score_samples(self, X: Any, fhe: str = "disable") -> np.ndarray:
         """Scores of rows, from -1 to 0: the lower, the more abnormal.
 
@@ -429,11 +470,17 @@ class IsolationForest(OutlierMixin, _Estimator, wraps=ensemble.IsolationForest):
 
     def decision_function(self, X: Any, fhe: str = "disable") -> np.ndarray:
         """Scores less `offset_`: negative ones are outliers. See `score_samples`."""
-        return self.score_samples(X, fhe) - self.offset_
+        return self._decisions(self._raw(X, fhe))
+
+    def _decisions(self, scores: np.ndarray) -> np.ndarray:
+        return self.ensemble_.link(scores)[:, 0] - self.offset_
 
     def predict(self, X: Any, fhe: str = "disable") -> np.ndarray:
         """-1 for outliers, 1 for others: see `score_samples`."""
-        return np.where(self.decision_function(X, fhe) < 0, -1, 1)
+        return self._predictions(self._raw(X, fhe))
+
+    def _predictions(self, scores: np.ndarray) -> np.ndarray:
+        return np.where(self._decisions(scores) < 0, -1, 1)
 
 
 def _path_length(rows: np.ndarray) -> np.ndarray:

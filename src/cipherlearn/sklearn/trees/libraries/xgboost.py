@@ -11,13 +11,10 @@ import numpy as np
 import xgboost
 
 from cipherlearn.errors import InvalidParameterError, ModelError
+from cipherlearn.sklearn._base import EstimatorNotFittedError
 from cipherlearn.sklearn.trees._estimator import TreeEstimator, TreeRegressor, on_grid
 from cipherlearn.sklearn.trees.ensemble import LEAF, Tree, TreeEnsemble
-from cipherlearn.sklearn.trees.libraries._boosting import (
-    BoostedClassifier,
-    check_reading,
-    probes,
-)
+from cipherlearn.sklearn.trees.libraries._boosting import BoostedClassifier
 from cipherlearn.sklearn.trees.links import (
     Exponential,
     Identity,
@@ -61,6 +58,8 @@ _BASE_IS_PROBABILITY = ("binary:logistic", "reg:logistic")
 
 
 class _Boosted(TreeEstimator):
+    seed_names = ("random_state", "seed")
+
     @staticmethod
     def read(model: Any) -> TreeEnsemble:
         learner = _learner(model)
@@ -86,7 +85,7 @@ class _Boosted(TreeEstimator):
                 zip(forest["trees"][:used], groups, strict=False)
             )
         ]
-        ensemble = TreeEnsemble(
+        return TreeEnsemble(
             trees,
             np.broadcast_to(base, outputs).copy(),
             int(known["num_feature"]),
@@ -94,15 +93,33 @@ class _Boosted(TreeEstimator):
             {f: np.arange(float(len(n))) for f, n in _categories(forest).items()},
             unknown_is_missing=False,
         )
-        rounds = (0, 0) if best is None else (0, best + 1)
 
-        def margins(rows: np.ndarray) -> np.ndarray:
-            return model.get_booster().inplace_predict(
-                rows, iteration_range=rounds, predict_type="margin", validate_features=False
-            )
+    @classmethod
+    def takes(cls, model: Any) -> bool:
+        """Whether a model becomes this estimator; of a Booster, its objective says it."""
+        if not isinstance(model, xgboost.Booster):
+            return super().takes(model)
+        _check_booster(model)
+        name = json.loads(model.save_config())["learner"]["objective"]["name"]
+        of_classes = name.startswith(("binary:", "multi:"))
+        return cls.float_class is (xgboost.XGBClassifier if of_classes else xgboost.XGBRegressor)
 
-        library = f"XGBoost {xgboost.__version__}"
-        return check_reading(ensemble, margins, probes(ensemble), library)
+    @classmethod
+    def _wrapped(cls, model: Any) -> Any:
+        if not isinstance(model, xgboost.Booster):
+            return model
+        _check_booster(model)
+        wrapped = cls.float_class()
+        wrapped.load_model(bytearray(model.save_raw("ubj")))
+        return wrapped
+
+    def _library_scores(self, model: Any, rows: np.ndarray) -> Any:
+        booster = model.get_booster()
+        best = booster.attributes().get("best_iteration")
+        rounds = (0, 0) if best is None else (0, int(best) + 1)
+        return booster.inplace_predict(
+            rows, iteration_range=rounds, predict_type="margin", validate_features=False
+        )
 
     @staticmethod
     def _category_names(model: Any) -> dict[int, list[Any]] | None:
@@ -126,7 +143,7 @@ class _Boosted(TreeEstimator):
         return bool(self.enable_categorical)
 
     def _table(self, X: Any, *, reset: bool) -> Any:
-        if hasattr(X, "iloc") and not self.enable_categorical:
+        if reset and hasattr(X, "iloc") and not self.enable_categorical:
             columns = self._category_columns(X)
             if columns:
                 raise InvalidParameterError(
@@ -206,6 +223,15 @@ class _Regressor(_Boosted, TreeRegressor):
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
         return tags
+
+
+def _check_booster(booster: Any) -> None:
+    try:
+        rounds = booster.num_boosted_rounds()
+    except xgboost.core.XGBoostError:  # it does not even know its features
+        rounds = 0
+    if not rounds:
+        raise EstimatorNotFittedError("the Booster is not fitted: it has no trees")
 
 
 def _learner(model: Any) -> dict[str, Any]:
@@ -323,6 +349,8 @@ def _names(known: Mapping[str, Any]) -> list[Any]:
 
 class XGBClassifier(_Classifier, wraps=xgboost.XGBClassifier):
     """Boosted trees of XGBoost that tell classes apart: see `TreeEstimator`.
+
+    A Booster that is imported has the classes 0 to n - 1, and predicts with its best iteration.
 
     Labels may be anything. The objective ``binary:logitraw`` predicts the class that is more
     probable (XGBoost compares the raw score with one half).
