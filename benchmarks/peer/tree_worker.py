@@ -1,7 +1,7 @@
 """Runs in the peer's environment: train, compile and run the estimators of a folder.
 
 ``tree_worker.py FOLDER`` reads ``jobs.json``, a list of objects with ``estimator``, ``params``,
-``data``, ``folds`` and ``rows``, and for each data NAME the file ``NAME.npz``. It prints an object
+``data``, ``folds``, ``repeats`` and ``rows``, and for each data NAME the file ``NAME.npz``. It prints an object
 a line, in the order of the jobs.
 """
 
@@ -19,18 +19,19 @@ from typing import Any
 import concrete.ml.sklearn as peer
 import numpy as np
 import torch
-from sklearn.model_selection import KFold
+from sklearn.model_selection import RepeatedKFold
 
 # Of a newer torch, the exporter that was the only one in the peer's own.
 torch.onnx.export = functools.partial(torch.onnx.export, dynamo=False)
 
 
-def measure(folder: Path, job: dict[str, Any]) -> dict[str, float]:
-    """Score, complexity and seconds of one estimator, whose trees are added by the server."""
+def measure(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
+    """Scores of folds, complexity and seconds of one estimator, whose trees are added by the server."""
     with np.load(folder / f"{job['data']}.npz", allow_pickle=False) as arrays:
         x, y = arrays["x"], arrays["y"]
     scores = []
-    for train, test in KFold(job["folds"], shuffle=True, random_state=0).split(x):
+    folds = RepeatedKFold(n_splits=job["folds"], n_repeats=job["repeats"], random_state=0)
+    for train, test in folds.split(x):
         fold = getattr(peer, job["estimator"])(**job["params"]).fit(x[train], y[train])
         scores.append(fold.score(x[test], y[test]))
     model = getattr(peer, job["estimator"])(**job["params"])
@@ -39,7 +40,7 @@ def measure(folder: Path, job: dict[str, Any]) -> dict[str, float]:
     model.fit(x, y)
     circuit = model.compile(x, p_error=2**-40)
     found = {
-        "score": statistics.mean(scores),
+        "scores": scores,
         "complexity": float(circuit.complexity),
     }
     circuit.keygen()
