@@ -18,7 +18,7 @@ from benchmarks.data import TABLES, Split, standardized, table_data
 from benchmarks.networks import small_mlp
 from benchmarks.report import Figure, Note
 from cipherlearn.circuit import count_lookups
-from cipherlearn.engines import CostReport
+from cipherlearn.engines.estimate import CostReport
 from cipherlearn.sklearn.trees._estimator import on_grid
 from cipherlearn.torch import build_quantized_module
 

@@ -1,8 +1,8 @@
 """Runs in the peer's environment: train, compile and run the estimators of a folder.
 
 ``tree_worker.py FOLDER`` reads ``jobs.json``, a list of objects with ``estimator``, ``params``,
-``data``, ``folds``, ``repeats`` and ``rows``, and for each data NAME the file ``NAME.npz``. It prints an object
-a line, in the order of the jobs.
+``data``, ``folds``, ``repeats`` and ``rows``, and for each data NAME the file ``NAME.npz``. It
+prints an object a line, in the order of the jobs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ torch.onnx.export = functools.partial(torch.onnx.export, dynamo=False)
 
 
 def measure(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
-    """Scores of folds, complexity and seconds of one estimator, whose trees are added by the server."""
+    """Scores of folds, complexity and seconds of an estimator; the server adds its trees up."""
     with np.load(folder / f"{job['data']}.npz", allow_pickle=False) as arrays:
         x, y = arrays["x"], arrays["y"]
     scores = []
