@@ -26,7 +26,7 @@ from cipherlearn.sklearn._base import (
     takes_any,
 )
 from cipherlearn.sklearn.trees import reading
-from cipherlearn.sklearn.trees.bits import TreeBits
+from cipherlearn.sklearn.trees.bits import USUAL_LEAF_BITS, TreeBits
 from cipherlearn.sklearn.trees.encoding import CategoricalCode, FeatureCode, OrdinalCode
 from cipherlearn.sklearn.trees.ensemble import TreeEnsemble
 from cipherlearn.sklearn.trees.grid import threshold_codes
@@ -50,6 +50,9 @@ class ImportingEstimator(EncryptedEstimator):
 
     #: What the library compares values in.
     precision: ClassVar[Any] = np.float32
+
+    #: Bits that leaves have at least, unless users say how many.
+    usual_leaf_bits: ClassVar[int] = USUAL_LEAF_BITS
 
     inputs: str
     ensemble_: TreeEnsemble
@@ -226,7 +229,7 @@ class ImportingEstimator(EncryptedEstimator):
                 "from_model does not train, and cannot choose bits: n_bits must be an integer or a "
                 f"dictionary, not {n_bits!r}"
             )
-        bits = TreeBits.of(n_bits)
+        bits = TreeBits.of(n_bits, cls.usual_leaf_bits)
         if unknown := sorted(own.keys() - cls.own_parameters.keys()):
             raise UnknownKeyError(
                 f"{cls.__name__}.from_model does not take {unknown}; it takes "

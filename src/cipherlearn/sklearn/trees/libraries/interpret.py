@@ -148,7 +148,7 @@ class _Boosting(TreeEstimator):
     Parameters
     ----------
     n_bits, inputs, ensembling
-        As for all trees: see `TreeEstimator`.
+        As for all trees: see `TreeEstimator`. Scores have 8 bits at least by default.
     pair_bits : int, default=4
         Bits of the table that stands for a pair of features: at most ``2**pair_bits`` cells, and
         what is additive in the pair is kept in full. Each bit about doubles the time of a row.
@@ -158,6 +158,9 @@ class _Boosting(TreeEstimator):
     """
 
     precision = np.float64
+
+    #: They cost next to nothing: no look-up reads them.
+    usual_leaf_bits = 8
 
     own_parameters: ClassVar[Mapping[str, Any]] = {**TreeEstimator.own_parameters, "pair_bits": 4}
 
