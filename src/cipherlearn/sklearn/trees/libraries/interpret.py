@@ -117,8 +117,8 @@ def _coarse(axis: Axis, code: FeatureCode, cells: int) -> np.ndarray:
         return np.arange(axis.n_classes)
     # A cut of the model lies between the values of two states, as a cut of the grid does.
     bits = np.searchsorted(code.points, axis.cuts) - 1
-    inside = (bits >= 0) & (bits < len(code.cuts))
-    is_known = inside & code.coarse(_coarse_states(cells))[np.where(inside, bits, 0)]
+    sent = np.flatnonzero(code.coarse(_coarse_states(cells))[: len(code.cuts)])
+    is_known = np.isin(bits, sent)
     known = np.concatenate([[0], np.cumsum(is_known)])
     missing = known[-1] + np.arange(1, axis.n_classes - len(known) + 1)
     return np.concatenate([known, missing])
