@@ -60,6 +60,8 @@ _BASE_IS_PROBABILITY = ("binary:logistic", "reg:logistic")
 class _Boosted(TreeEstimator):
     seed_names = ("random_state", "seed")
 
+    unnamed_categories = "codes"
+
     @staticmethod
     def read(model: Any) -> TreeEnsemble:
         learner = _learner(model)
@@ -113,12 +115,20 @@ class _Boosted(TreeEstimator):
         wrapped.load_model(bytearray(model.save_raw("ubj")))
         return wrapped
 
-    def _library_scores(self, model: Any, rows: np.ndarray) -> Any:
+    def _probes(self, ensemble: TreeEnsemble) -> np.ndarray:
+        rows = super()._probes(ensemble)
+        return np.where(self.missing == rows, np.nan, rows)
+
+    def _library_scores(self, model: Any, rows: Any) -> Any:
         booster = model.get_booster()
         best = booster.attributes().get("best_iteration")
         rounds = (0, 0) if best is None else (0, int(best) + 1)
         return booster.inplace_predict(
-            rows, iteration_range=rounds, predict_type="margin", validate_features=False
+            rows,
+            iteration_range=rounds,
+            predict_type="margin",
+            missing=self.missing,
+            validate_features=False,
         )
 
     @staticmethod
@@ -140,14 +150,15 @@ class _Boosted(TreeEstimator):
         return True
 
     def _takes_categories(self) -> bool:
-        return bool(self.enable_categorical)
+        # A Booster that was imported says by its names that it does.
+        return bool(self.enable_categorical or vars(self).get("categories_"))
 
     def _table(self, X: Any, *, reset: bool) -> Any:
         if reset and hasattr(X, "iloc") and not self.enable_categorical:
-            columns = self._category_columns(X)
-            if columns:
+            named = [str(X.columns[place]) for place in self._category_columns(X)]
+            if named:
                 raise InvalidParameterError(
-                    f"the columns {columns} hold categories: set enable_categorical=True, or "
+                    f"the columns {named} hold categories: set enable_categorical=True, or "
                     "encode them as numbers"
                 )
         return super()._table(X, reset=reset)
