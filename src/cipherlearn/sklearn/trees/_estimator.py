@@ -18,7 +18,12 @@ from cipherlearn.engines.execution import FheMode
 from cipherlearn.errors import InvalidParameterError, InvalidTypeError
 from cipherlearn.sklearn._base import check_choice, without_graph
 from cipherlearn.sklearn.trees import columns
-from cipherlearn.sklearn.trees._importing import ENSEMBLING, INPUTS, ImportingEstimator
+from cipherlearn.sklearn.trees._importing import (
+    ENSEMBLING,
+    INPUTS,
+    ImportingEstimator,
+    with_missing,
+)
 from cipherlearn.sklearn.trees.bits import TreeBits, choose_bits
 from cipherlearn.sklearn.trees.encoding import CategoricalCode, FeatureCode
 from cipherlearn.sklearn.trees.grid import feature_code, used_codes
@@ -148,9 +153,29 @@ class TreeEstimator(ImportingEstimator):
         rows = self._with_gaps(rows, categories)
         columns.check_range(rows, self.precision)
         counted = _counted(rows, fit_params.get("sample_weight"))
-        self.codes_ = codes = self._grid(counted, bits, categories)
+        self.codes_ = codes = self._kept_grid(rows) or self._grid(counted, bits, categories)
         model = self._train(on_grid(rows, codes), targets, categories, fit_params)
         return self._adopt(model, codes, bits)
+
+    def _kept_grid(self, rows: np.ndarray) -> list[FeatureCode] | None:
+        """The grid of an earlier training that this one goes on with; None if it starts anew."""
+        params = self.get_params(deep=False)
+        if not params.get("warm_start") or self.sklearn_model is None:
+            return None
+        # The first trees split where the states of their grid end: those after them must, too.
+        codes, categories = self._trained_grid
+        if len(codes) != rows.shape[1]:
+            return None  # the library says so
+        if categories != self.categories_:
+            raise InvalidParameterError(
+                f"warm_start goes on with trees that know the categories {categories} (by place of "
+                f"the column), and X holds {self.categories_}: give columns of the same categories"
+            )
+        gaps = np.isnan(rows).any(axis=0)
+        return [
+            with_missing(code) if gap and code.missing == "refused" else code
+            for code, gap in zip(codes, gaps.tolist(), strict=True)
+        ]
 
     def _grid(
         self, rows: np.ndarray, bits: TreeBits, categories: Collection[int]
@@ -164,6 +189,7 @@ class TreeEstimator(ImportingEstimator):
         """Take over a fitted float model."""
         self._float_model = model
         self.agreement_ = None
+        self._trained_grid = codes, self.categories_
         with reading(self.float_class):
             self.ensemble_ = self._read(model, codes)
         self._check_reading(model)

@@ -297,7 +297,7 @@ class ImportingEstimator(EncryptedEstimator):
         chosen = self._grid(rows, bits, categories)
         if missing:
             own = not ensemble.unknown_is_missing
-            chosen = [_with_missing(code, categories_too=own) for code in chosen]
+            chosen = [with_missing(code, categories_too=own) for code in chosen]
         if self.unnamed_categories != "hashes":  # the rows need not hold all that splits name
             chosen = [_united(new, code) for code, new in zip(codes, chosen, strict=True)]
         codes = [
@@ -359,7 +359,7 @@ class ImportingEstimator(EncryptedEstimator):
         return found
 
 
-def _with_missing(code: FeatureCode, *, categories_too: bool) -> FeatureCode:
+def with_missing(code: FeatureCode, *, categories_too: bool = False) -> FeatureCode:
     """A code with a state for missing values, whether or not there were some: the trees know."""
     takes_own = isinstance(code, OrdinalCode) or (
         categories_too and isinstance(code, CategoricalCode)

@@ -256,11 +256,10 @@ class _CatBoost(TreeEstimator):
 
 
 class CatBoostClassifier(_CatBoost, TreeClassifier, wraps=catboost.CatBoostClassifier):
-    """Symmetric trees that tell classes apart, one look-up each: see `TreeEstimator`."""
+    """Symmetric trees that tell classes apart, one look-up each: see `TreeEstimator`.
 
-    def predict(self, X: Any, fhe: str = "disable") -> np.ndarray:
-        """The most probable class, or as `set_probability_threshold` of the float model says."""
-        return super().predict(X, fhe)
+    The class is the most probable, or as `set_probability_threshold` of the float model says.
+    """
 
     def _predictions(self, scores: np.ndarray) -> np.ndarray:
         shares = self.ensemble_.link(scores)

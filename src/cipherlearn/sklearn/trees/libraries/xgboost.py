@@ -183,6 +183,7 @@ class _Boosted(TreeEstimator):
         if categorical:
             types = ["c" if feature in categorical else "float" for feature in range(X.shape[1])]
             parameters |= {"feature_types": types, "enable_categorical": True}
+        _check_weights(fit_params.get("sample_weight"), len(X))
         pairs = fit_params.get("eval_set")
         if pairs is not None:
             checked = [
@@ -236,6 +237,17 @@ class _Regressor(_Boosted, TreeRegressor):
         return tags
 
 
+def _check_weights(weights: Any, rows: int) -> None:
+    if weights is None:
+        return
+    given = np.asarray(weights, dtype=np.float64)
+    if given.shape != (rows,) or not (np.isfinite(given) & (given >= 0)).all():
+        raise InvalidParameterError(
+            f"sample_weight must hold a number from 0 for each of {rows} rows; it has the shape "
+            f"{given.shape} and {given.min(initial=np.inf):.3g} as its least"
+        )
+
+
 def _check_booster(booster: Any) -> None:
     try:
         rounds = booster.num_boosted_rounds()
@@ -255,10 +267,10 @@ def _objective(model: Any, learner: Mapping[str, Any]) -> tuple[str, Link]:
     is_classifier = isinstance(model, xgboost.XGBClassifier)
     links = _CLASSES if is_classifier else _VALUES
     name = learner["objective"]["name"]
-    given = model.objective if callable(model.objective) else name
-    if given not in links:
+    # That of models that were trained with a function is what the library predicts with.
+    if name not in links:
         raise ModelError(
-            f"the objective {given!r} of the {type(model).__name__} is not supported; these are: "
+            f"the objective {name!r} of the {type(model).__name__} is not supported; these are: "
             f"{', '.join(links)}"
         )
     if is_classifier and int(learner["learner_model_param"].get("num_target", 1)) > 1:
