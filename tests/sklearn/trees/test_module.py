@@ -7,8 +7,16 @@ import pytest
 
 from cipherlearn.circuit import Circuit, count_lookups
 from cipherlearn.engines import CompileOptions, Program, get_engine
-from cipherlearn.errors import CostWarning, InvalidParameterError, InvalidShapeError
+from cipherlearn.errors import (
+    CostWarning,
+    InvalidParameterError,
+    InvalidShapeError,
+    ModelError,
+    NoParametersError,
+    SelfCheckError,
+)
 from cipherlearn.sklearn.trees import module as trees_module
+from cipherlearn.sklearn.trees.cover import cover_ensemble
 from cipherlearn.sklearn.trees.encoding import FeatureCode, OrdinalCode
 from cipherlearn.sklearn.trees.ensemble import TreeEnsemble
 from cipherlearn.sklearn.trees.links import Softmax
@@ -156,3 +164,56 @@ def test_look_ups_read_a_plane_of_their_own() -> None:
     assert module.input_shapes[0] == (1, len(needed))
     assert module.input_shapes[1] == whole.input_shapes[1]
     np.testing.assert_array_equal(module.forward(rows), whole.forward(rows))
+
+
+def test_a_width_without_parameters_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    ensemble, codes, rows = case(seed=2)
+    module = TreeModule(QuantizedTrees.of(ensemble, codes, 4))
+    engine = get_engine("clear")
+    compile_one, given = engine.compile, []
+
+    def sometimes(circuit: Circuit, options: CompileOptions | None = None) -> Program:
+        given.append(circuit)
+        if len(given) == 1:
+            raise NoParametersError("none for the first")
+        return compile_one(circuit, options)
+
+    monkeypatch.setattr(module, "_promising_widths", lambda: [2, 3, 4])
+    monkeypatch.setattr(engine, "compile", sometimes)
+    module._compiled(engine, CompileOptions.of())
+    assert len(given) > 1
+    np.testing.assert_array_equal(module.forward(rows), module.trees.scores(rows))
+    monkeypatch.setattr(engine, "compile", lambda *_: _raise(NoParametersError("none at all")))
+    with pytest.raises(NoParametersError, match="none at all"):
+        module._compiled(engine, CompileOptions.of())
+
+
+def _raise(error: Exception) -> Program:
+    raise error
+
+
+def test_what_is_the_same_for_all_rows_is_not_compiled() -> None:
+    ensemble, codes, _ = case()
+    constant = replace(ensemble, trees=[replace(t, values=0 * t.values) for t in ensemble.trees])
+    module = TreeModule(QuantizedTrees.of(constant, codes, 4))
+    with pytest.raises(ModelError, match="same for all rows"):
+        module.compile(engine="clear")
+
+
+def test_a_circuit_of_other_trees_is_noticed() -> None:
+    ensemble, codes, _ = case(seed=0)
+    module = TreeModule(QuantizedTrees.of(ensemble, codes, 4))
+    other, _, _ = case(seed=0)
+    shifted = [replace(t, values=t.values[::-1]) for t in other.trees]
+    cover = cover_ensemble(
+        QuantizedTrees.of(replace(other, trees=shifted), codes, 4).ensemble, codes, 4
+    )
+    with pytest.raises(SelfCheckError, match="what the trees give"):
+        module._use(cover)
+
+
+def test_bits_that_are_not_sent_cannot_be_read() -> None:
+    ensemble, codes, _ = case(seed=0)
+    few = Planes.public(codes, np.arange(3))
+    with pytest.raises(ModelError, match="not to send"):
+        TreeModule(QuantizedTrees.of(ensemble, codes, 4), planes=few)

@@ -69,12 +69,15 @@ class Tree:
         numpy.ndarray of int64, shape (rows,)
         """
         place = np.zeros(len(X), dtype=np.int64)
-        for node in range(len(self.feature)):  # children follow their parent
+        waiting = [(0, np.arange(len(X)))]
+        while waiting:
+            node, here = waiting.pop()
             if self.feature[node] == LEAF:
+                place[here] = node
                 continue
-            here = np.flatnonzero(place == node)
             right = self.goes_right(node, X[here, self.feature[node]])
-            place[here] = np.where(right, self.right[node], self.left[node])
+            sides = (self.left[node], here[~right]), (self.right[node], here[right])
+            waiting += [(int(child), rows) for child, rows in sides if len(rows)]
         return place
 
 

@@ -14,7 +14,15 @@ from cipherlearn.engines import CompileOptions, Engine, Program
 from cipherlearn.engines.base import DEFAULT_P_ERROR
 from cipherlearn.engines.estimate import machine_speed
 from cipherlearn.engines.execution import FheMode
-from cipherlearn.errors import CostWarning, InvalidParameterError, InvalidShapeError, warn
+from cipherlearn.errors import (
+    CostWarning,
+    InvalidParameterError,
+    InvalidShapeError,
+    ModelError,
+    NoParametersError,
+    SelfCheckError,
+    warn,
+)
 from cipherlearn.quantization.circuit_model import CircuitModel, check_encryption_status
 from cipherlearn.quantization.quantizers import (
     MinMaxQuantizationStats,
@@ -35,6 +43,9 @@ from cipherlearn.sklearn.trees.quantized import QuantizedTrees
 
 #: Look-ups from which on users are warned of the cost.
 MANY_LOOKUPS = 5_000
+
+#: Rows that every circuit is tried on in the clear.
+CHECKED_ROWS = 16
 
 #: Rows whose bits are in memory at once, in the clear.
 CHUNK_ROWS = 8192
@@ -119,6 +130,7 @@ class TreeModule(CircuitModel):
         self._encrypted = ()
         constant = cover.base + linear_constant(cover, self.trees.codes)
         self._offset = self.trees.base + self.trees.scale * constant
+        self._check_cover()
 
     def _result_quantizer(self, name: str, interval: Any) -> UniformQuantizer:
         scale = self.trees.scale
@@ -136,26 +148,52 @@ class TreeModule(CircuitModel):
 
     def _compiled(self, engine: Engine, options: CompileOptions) -> Program:
         """The program of the tables whose circuit is the cheapest, by the engine's own figure."""
+        self._check_varies()
         widths = self._promising_widths()
         found = Covers(self.trees.ensemble, self.trees.codes, max(widths))
         covers = {width: found.of_width(width) for width in widths}
         bounds = {width: _least_complexity(cover, width) for width, cover in covers.items()}
-        first, *others = sorted(covers, key=bounds.__getitem__)
-        _warn_of_cost(covers[first], bounds[first])
-        self._use(covers[first])
-        chosen, best = covers[first], engine.compile(self.circuit, options)
+        cheapest = sorted(covers, key=bounds.__getitem__)
+        _warn_of_cost(covers[cheapest[0]], bounds[cheapest[0]])
         # More errors are cheaper than what the bounds were measured at.
         are_bounds = options.p_error is not None and options.p_error <= DEFAULT_P_ERROR
-        for width in others:
-            if not chosen.blocks or (are_bounds and bounds[width] >= best.complexity):
+        tried: list[tuple[Program, Cover]] = []
+        refusals: list[NoParametersError] = []
+        for width in cheapest:
+            least = min((program.complexity for program, _ in tried), default=np.inf)
+            if tried and (not covers[width].blocks or (are_bounds and bounds[width] >= least)):
                 break
             self._use(covers[width])
-            program = engine.compile(self.circuit, options)
-            if program.complexity < best.complexity:
-                chosen, best = covers[width], program
+            try:
+                tried.append((engine.compile(self.circuit, options), covers[width]))
+            except NoParametersError as error:  # of another width there may be some
+                refusals.append(error)
+        if not tried:
+            raise refusals[0]
+        best, chosen = min(tried, key=lambda each: each[0].complexity)
         if self.cover is not chosen:
             self._use(chosen)
         return best
+
+    def _check_varies(self) -> None:
+        """Raise `ModelError` if all rows get the same: engines refuse what is constant."""
+        if all(node.interval.min == node.interval.max for node in self.circuit.output_nodes):
+            raise ModelError(
+                "the trees predict the same for all rows (as after training on one class, one row, "
+                "equal targets, or features that do not vary): there is nothing to encrypt. Use "
+                "fhe='disable', or train on other data"
+            )
+
+    def _check_cover(self) -> None:
+        """Raise `SelfCheckError` unless the circuit gives what the trees give, on some rows."""
+        generator = np.random.default_rng(0)
+        points = [generator.choice(code.representatives, CHECKED_ROWS) for code in self.trees.codes]
+        rows = np.stack(points, axis=1)
+        if not np.array_equal(self.forward(rows), self.trees.scores(rows)):
+            raise SelfCheckError(
+                "the circuit does not give what the trees give: report it with the parameters of "
+                "the model"
+            )
 
     def _promising_widths(self) -> list[int]:
         """Widths of tables that may be the cheapest, the likeliest first: what a few trees need."""

@@ -15,6 +15,7 @@ import numpy as np
 from cipherlearn.circuit import Builder, Circuit
 from cipherlearn.circuit.functions import concatenate
 from cipherlearn.circuit.values import IntValue
+from cipherlearn.errors import ModelError
 from cipherlearn.sklearn.trees.blocks import Block
 from cipherlearn.sklearn.trees.cover import Cover
 from cipherlearn.sklearn.trees.encoding import FeatureCode
@@ -54,6 +55,22 @@ class Planes:
         added = [_functional(cover.linear, codes, first)[0]] if cover.linear else []
         none = np.zeros(0, dtype=np.int64)
         return cls(*(np.unique(np.concatenate([none, *part])) for part in (looked_up, added)))
+
+
+def _places_in(plane: np.ndarray, bits: np.ndarray) -> np.ndarray:
+    """Where bits stand in a plane.
+
+    Raises
+    ------
+    ModelError
+        If one is not there: the result would be another.
+    """
+    if not np.isin(bits, plane).all():
+        raise ModelError(
+            "the trees read bits that the client is not to send: the grid that they were made for "
+            "is another. Report it with the parameters of the model"
+        )
+    return np.searchsorted(plane, bits)
 
 
 def _first_bits(codes: Sequence[FeatureCode]) -> np.ndarray:
@@ -120,7 +137,7 @@ def _codes(
     places, weights, constants = [], [], []
     for block in blocks:
         place, weight, constant = _functional(block.levels, codes, first)
-        places.append(np.searchsorted(plane, place))
+        places.append(_places_in(plane, place))
         weights.append(weight)
         constants.append(int(constant))
     terms = max(map(len, places))
@@ -190,6 +207,6 @@ def _linear(
         return bits[:, :1] * np.zeros((1, len(cover.base)), dtype=np.int64)
     places, weights, _ = _functional(cover.linear, codes, first)
     whole = np.array_equal(places, plane) and bool(len(plane))
-    chosen = bits if whole else bits[:, np.searchsorted(plane, places)]
+    chosen = bits if whole else bits[:, _places_in(plane, places)]
     result: IntValue = chosen @ weights
     return result

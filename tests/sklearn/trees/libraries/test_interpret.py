@@ -149,6 +149,23 @@ def test_more_bits_of_pairs_are_nearer() -> None:
     assert errors[2] < 0.1 * errors[0]
 
 
+@pytest.mark.filterwarnings("ignore::cipherlearn.errors.AgreementWarning")
+@pytest.mark.parametrize("imported", [False, True])
+def test_more_bits_of_features_do_no_harm_to_pairs(imported: bool) -> None:
+    X = np.random.default_rng(0).normal(size=(600, 2))
+    y = (X[:, 0] - 0.3) * (X[:, 1] + 0.2) > 0
+    float_model = glassbox.ExplainableBoostingClassifier(**QUICK, interactions=[(0, 1)]).fit(X, y)
+    scores = []
+    for bits in (4, 6, 8, 10):
+        if imported:
+            model = from_model(float_model, X, n_bits=bits)
+        else:
+            model = classifier(interactions=[(0, 1)], n_bits=bits).fit(X, y)
+        scores.append(model.score(X, y))
+    assert min(scores) >= scores[0] - 0.03
+    assert min(scores) > 0.85
+
+
 def test_pairs_of_several_classes() -> None:
     X, score = data()
     y = np.digitize(score, [-1.0, 1.5])
