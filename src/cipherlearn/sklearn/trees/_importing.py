@@ -94,9 +94,9 @@ class ImportingEstimator(EncryptedEstimator):
         del model
         return self.ensemble_
 
-    @abstractmethod
     def _library_scores(self, model: Any, rows: Any) -> Any:
-        """The library's own scores of rows as it takes them, before any link."""
+        """The library's own scores of rows as it takes them, before any link; None without one."""
+        del model, rows
 
     def _as_taken(self, model: Any, rows: np.ndarray) -> Any:
         """Rows of numbers as a float model takes them."""
@@ -314,13 +314,14 @@ class ImportingEstimator(EncryptedEstimator):
             # Of what is unusual about these rows, which are not the user's.
             warnings.simplefilter("ignore")
             scores = self._library_scores(model, self._as_taken(model, rows))
-        reading.check_reading(
-            ensemble.raw_scores(rows),
-            scores,
-            f"the model is not understood: {reading.library_of(self.float_class)} stores it in "
-            "a way that is not known here. Report it with the parameters of the model",
-            reach=reading.reach_of(ensemble),
-        )
+        if scores is not None:
+            reading.check_reading(
+                ensemble.raw_scores(rows),
+                scores,
+                f"the model is not understood: {reading.library_of(self.float_class)} stores it in "
+                "a way that is not known here. Report it with the parameters of the model",
+                reach=reading.reach_of(ensemble),
+            )
 
     def _model_scores(self, model: Any, rows: np.ndarray, X: Any) -> np.ndarray:
         """The scores of the float model: of the user's rows themselves, if it takes them."""
@@ -329,10 +330,12 @@ class ImportingEstimator(EncryptedEstimator):
             warnings.simplefilter("ignore")  # ours are given already
             try:
                 taken = X if hasattr(X, "iloc") else self._as_taken(model, compared)
-                scores = np.asarray(self._library_scores(model, taken), dtype=np.float64)
-                return scores.reshape(len(rows), self.ensemble_.n_outputs)
+                scores = self._library_scores(model, taken)
             except Exception:  # noqa: BLE001 - libraries raise anything where they refuse rows
-                return self._exact(model).raw_scores(compared)
+                scores = None
+        if scores is None:
+            return self._exact(model).raw_scores(compared)
+        return np.asarray(scores, dtype=np.float64).reshape(len(rows), self.ensemble_.n_outputs)
 
     def _agreement(self, model: Any, rows: np.ndarray, X: Any) -> float:
         """How far predictions of rows are those of the float model; users are warned if little."""
