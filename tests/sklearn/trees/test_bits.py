@@ -91,3 +91,19 @@ def test_auto_tries_all_bits_with_one_seed(
     assert seeds[0] == model.random_state == given
     assert len(seeds) > 3
     assert set(seeds[1:]) == used
+
+
+def test_parameters_that_have_an_entry_a_row_are_divided() -> None:
+    pytest.importorskip("interpret")
+    pytest.importorskip("catboost")
+    from cipherlearn.sklearn import CatBoostClassifier, ExplainableBoostingClassifier
+
+    X = np.random.default_rng(0).normal(size=(120, 2))
+    y = (X[:, 0] > 0).astype(int)
+    boosting = ExplainableBoostingClassifier(
+        n_bits="auto", max_rounds=10, outer_bags=1, n_jobs=1, interactions=0
+    )
+    bags = np.where(np.arange(120) % 5, 1, -1).astype(np.int8)[:, None]
+    assert "op_inputs" in boosting.fit(X, y, bags=bags).n_bits_
+    trees = CatBoostClassifier(n_bits="auto", iterations=2, thread_count=1)
+    assert "op_inputs" in trees.fit(X, y, baseline=np.zeros(120)).n_bits_

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -17,7 +17,13 @@ from sklearn.utils.validation import column_or_1d, validate_data
 from cipherlearn.engines.execution import FheMode
 from cipherlearn.errors import InvalidParameterError, InvalidTypeError
 from cipherlearn.sklearn._base import check_choice, without_graph
-from cipherlearn.sklearn.trees._importing import ENSEMBLING, INPUTS, ImportingEstimator
+from cipherlearn.sklearn.trees import columns
+from cipherlearn.sklearn.trees._importing import (
+    ENSEMBLING,
+    INPUTS,
+    ImportingEstimator,
+    with_missing,
+)
 from cipherlearn.sklearn.trees.bits import TreeBits, choose_bits
 from cipherlearn.sklearn.trees.encoding import CategoricalCode, FeatureCode
 from cipherlearn.sklearn.trees.grid import feature_code, used_codes
@@ -28,9 +34,6 @@ from cipherlearn.sklearn.trees.reading import reading
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-#: Dtypes of columns that hold categories.
-_CATEGORIES = frozenset({"category", "object", "str", "string"})
 
 
 class TreeEstimator(ImportingEstimator):
@@ -91,9 +94,9 @@ class TreeEstimator(ImportingEstimator):
         """Whether columns of data frames may hold categories (dtypes category, object)."""
         return False
 
-    def _category_columns(self, X: Any) -> list[Any]:
-        """Columns of a data frame of training whose values are numbered."""
-        return [name for name in X.columns if X[name].dtype.name in _CATEGORIES]
+    def _category_columns(self, X: Any) -> list[int]:
+        """Places of the columns of a data frame of training whose values are numbered."""
+        return [f for f in range(X.shape[1]) if columns.holds_categories(X.iloc[:, f])]
 
     def _categorical(self, X: np.ndarray, fit_params: dict[str, Any]) -> Collection[int]:
         """Features that are categories: columns of data frames, unless a library knows more."""
@@ -148,10 +151,31 @@ class TreeEstimator(ImportingEstimator):
         rows, targets = self._checked(X, y)
         categories = self._categorical(rows, fit_params)
         rows = self._with_gaps(rows, categories)
+        columns.check_range(rows, self.precision)
         counted = _counted(rows, fit_params.get("sample_weight"))
-        self.codes_ = codes = self._grid(counted, bits, categories)
+        self.codes_ = codes = self._kept_grid(rows) or self._grid(counted, bits, categories)
         model = self._train(on_grid(rows, codes), targets, categories, fit_params)
         return self._adopt(model, codes, bits)
+
+    def _kept_grid(self, rows: np.ndarray) -> list[FeatureCode] | None:
+        """The grid of an earlier training that this one goes on with; None if it starts anew."""
+        params = self.get_params(deep=False)
+        if not params.get("warm_start") or self.sklearn_model is None:
+            return None
+        # The first trees split where the states of their grid end: those after them must, too.
+        codes, categories = self._trained_grid
+        if len(codes) != rows.shape[1]:
+            return None  # the library says so
+        if categories != self.categories_:
+            raise InvalidParameterError(
+                f"warm_start goes on with trees that know the categories {categories} (by place of "
+                f"the column), and X holds {self.categories_}: give columns of the same categories"
+            )
+        gaps = np.isnan(rows).any(axis=0)
+        return [
+            with_missing(code) if gap and code.missing == "refused" else code
+            for code, gap in zip(codes, gaps.tolist(), strict=True)
+        ]
 
     def _grid(
         self, rows: np.ndarray, bits: TreeBits, categories: Collection[int]
@@ -165,6 +189,7 @@ class TreeEstimator(ImportingEstimator):
         """Take over a fitted float model."""
         self._float_model = model
         self.agreement_ = None
+        self._trained_grid = codes, self.categories_
         with reading(self.float_class):
             self.ensemble_ = self._read(model, codes)
         self._check_reading(model)
@@ -226,28 +251,22 @@ class TreeEstimator(ImportingEstimator):
                 warnings.simplefilter("ignore")  # they come when the values are checked
                 validate_data(self, X, reset=False, skip_check_array=True)
         if self._takes_categories() and is_frame:
-            X = self._numbered(X, reset=reset)
+            columns.check_names(X)
+            if reset:
+                self._number(X, self._category_columns(X))
+            X = columns.numbered(X, self.categories_)
         elif not reset and self._was_framed:
             raise InvalidTypeError(
-                "the model was trained on a data frame with columns of categories; give a data "
-                f"frame with the same columns, not a {type(X).__name__}"
+                "the model knows the categories of some columns by name; give a data frame with "
+                f"the columns of training, not a {type(X).__name__}"
             )
-        refuse_text(X, "train" if reset else "predict", self._takes_categories())
+        columns.refuse_text(X, "train" if reset else "predict", self._takes_categories())
         return X
 
-    def _numbered(self, X: Any, *, reset: bool) -> Any:
-        """A data frame with numbers in place of categories."""
-        numbered = set(self._category_columns(X)) if reset else set()
-        X = X.copy()
-        for place, name in enumerate(X.columns):
-            if name in numbered:
-                column = X[name].astype("category").cat
-                self.categories_[place] = column.categories.tolist()
-                self._was_framed = True
-            if place in self.categories_:
-                numbers = {value: float(n) for n, value in enumerate(self.categories_[place])}
-                X[name] = np.array([numbers.get(value, np.nan) for value in X[name]])
-        return X
+    def _number(self, X: Any, features: Iterable[int]) -> None:
+        """Number the categories of some columns as they are in a data frame."""
+        self.categories_ = {f: columns.categories_of(X.iloc[:, f]) for f in features}
+        self._was_framed = bool(self.categories_)
 
     def _rows(self, X: Any) -> np.ndarray:
         rows = validate_data(
@@ -259,6 +278,7 @@ class TreeEstimator(ImportingEstimator):
         )
         codes = enumerate(self.codes_)
         rows = self._with_gaps(rows, [f for f, c in codes if isinstance(c, CategoricalCode)])
+        columns.check_range(rows, self.precision)
         for feature in np.flatnonzero(np.isnan(rows).any(axis=0)).tolist():
             if self.codes_[feature].missing == "refused":
                 raise InvalidParameterError(
@@ -363,62 +383,11 @@ class TreeRegressor(RegressorMixin, TreeEstimator):  # type: ignore[misc]
 
 def on_grid(rows: np.ndarray, codes: list[FeatureCode]) -> np.ndarray:
     """Rows with each value replaced by the one that stands for its state."""
-    columns = [
+    found = [
         code.representatives[code.states(column)]
         for code, column in zip(codes, rows.T, strict=True)
     ]
-    return np.stack(columns, axis=1)
-
-
-def refuse_text(X: Any, use: str, takes_categories: bool) -> None:
-    """Raise `InvalidParameterError` if values are strings that are no numbers.
-
-    Parameters
-    ----------
-    X : array-like of shape (rows, features)
-    use : {"train", "predict"}
-        What the rows are for.
-    takes_categories : bool
-        Whether columns of data frames may hold some.
-    """
-    if isinstance(X, list | tuple):
-        X = np.array(X, dtype=object)
-    if hasattr(X, "iloc"):
-        kinds = [X.iloc[:, place].dtype.kind for place in range(X.shape[1])]
-        columns = {
-            name: np.asarray(X.iloc[:, place], dtype=object)
-            for place, (name, kind) in enumerate(zip(X.columns, kinds, strict=True))
-            if kind not in "biufc"
-        }
-    elif isinstance(X, np.ndarray) and X.ndim == 2 and X.dtype.kind in "OU":
-        columns = dict(enumerate(X.T))
-    else:
-        return
-    for name, values in columns.items():
-        text = next((v for v in values if isinstance(v, str) and not _is_number(v)), None)
-        if text is None:
-            continue
-        if use == "predict":
-            advice = "encode it as it was in training"
-        elif takes_categories:
-            advice = "give a data frame in which the column has the dtype category"
-        else:
-            advice = (
-                "encode it as numbers (as OrdinalEncoder or OneHotEncoder of scikit-learn do), or "
-                "take an estimator whose trees know categories: docs/trees.md lists them"
-            )
-        raise InvalidParameterError(
-            f"column {name!r} of X holds text, such as {text!r}; this estimator takes numbers "
-            f"there: {advice}"
-        )
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    return np.stack(found, axis=1)
 
 
 def _counted(rows: np.ndarray, weights: Any) -> np.ndarray:

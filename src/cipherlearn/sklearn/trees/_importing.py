@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from sklearn.base import is_regressor
@@ -25,7 +25,7 @@ from cipherlearn.sklearn._base import (
     check_choice,
     takes_any,
 )
-from cipherlearn.sklearn.trees import reading
+from cipherlearn.sklearn.trees import columns, reading
 from cipherlearn.sklearn.trees.bits import USUAL_LEAF_BITS, TreeBits
 from cipherlearn.sklearn.trees.encoding import CategoricalCode, FeatureCode, OrdinalCode
 from cipherlearn.sklearn.trees.ensemble import TreeEnsemble
@@ -53,6 +53,10 @@ class ImportingEstimator(EncryptedEstimator):
 
     #: Bits that leaves have at least, unless users say how many.
     usual_leaf_bits: ClassVar[int] = USUAL_LEAF_BITS
+
+    #: What models that do not name categories see of those in a data frame: the values; the places
+    #: that the frame happens to give them; or hashes, so that rows must tell which there are.
+    unnamed_categories: ClassVar[Literal["values", "codes", "hashes"]] = "values"
 
     inputs: str
     ensemble_: TreeEnsemble
@@ -90,9 +94,14 @@ class ImportingEstimator(EncryptedEstimator):
         del model
         return self.ensemble_
 
-    def _library_scores(self, model: Any, rows: np.ndarray) -> Any:
-        """The library's own scores of rows, before any link; None if it cannot tell."""
-        del model, rows
+    @abstractmethod
+    def _library_scores(self, model: Any, rows: Any) -> Any:
+        """The library's own scores of rows as it takes them, before any link."""
+
+    def _as_taken(self, model: Any, rows: np.ndarray) -> Any:
+        """Rows of numbers as a float model takes them."""
+        del model
+        return rows
 
     def _probes(self, ensemble: TreeEnsemble) -> np.ndarray:
         """Rows that the library's scores are compared on."""
@@ -121,6 +130,10 @@ class ImportingEstimator(EncryptedEstimator):
     @abstractmethod
     def _table(self, X: Any, *, reset: bool) -> Any:
         """Rows with numbers in place of categories."""
+
+    @abstractmethod
+    def _number(self, X: Any, features: Iterable[int]) -> None:
+        """Number the categories of some columns as they are in a data frame."""
 
     @abstractmethod
     def _with_gaps(self, X: np.ndarray, categorical: Collection[int]) -> np.ndarray:
@@ -210,13 +223,30 @@ class ImportingEstimator(EncryptedEstimator):
             self.feature_names_in_ = np.asarray(named, dtype=object)
         self.n_features_in_ = ensemble.n_features
         self.categories_ = names or {}
-        self._was_framed = False
-        codes, rows = self._codes_of(ensemble, X, bits, renumbers=names is None)
+        self._was_framed = bool(names)
+        self._number_unnamed(ensemble, X)
+        codes, rows = self._codes_of(ensemble, X, bits)
         self._adopt(model, codes, bits)
-        self.agreement_ = None if rows is None else self._agreement(model, rows)
+        self.agreement_ = None if rows is None else self._agreement(model, rows, X)
         return self
 
     from_sklearn_model = from_model
+
+    def _number_unnamed(self, ensemble: TreeEnsemble, X: Any) -> None:
+        """Number the categories of rows where a model that splits on them does not name them."""
+        if not hasattr(X, "iloc") or X.shape[1] != ensemble.n_features:
+            return  # wrong numbers of features are told later
+        types = list(X.dtypes)
+        split = sorted(reading.split_by_category(ensemble) - self.categories_.keys())
+        if self.unnamed_categories == "hashes":
+            self._number(X, [f for f in split if types[f].kind not in "biuf"])
+        if self.unnamed_categories != "codes":
+            return
+        if named := [str(X.columns[f]) for f in split if types[f].name == "category"]:
+            raise InvalidParameterError(
+                f"the columns {named} of X hold categories, and the model does not tell how it "
+                "numbers them: give the numbers that it was trained on, in columns of numbers"
+            )
 
     @classmethod
     def _with_parameters_of(cls, model: Any, own: Mapping[str, Any]) -> tuple[Self, TreeBits]:
@@ -241,12 +271,11 @@ class ImportingEstimator(EncryptedEstimator):
         return cls(**{**taken, **own}), bits
 
     def _codes_of(
-        self, ensemble: TreeEnsemble, X: Any, bits: TreeBits, *, renumbers: bool
+        self, ensemble: TreeEnsemble, X: Any, bits: TreeBits
     ) -> tuple[list[FeatureCode], np.ndarray | None]:
         """What is sent of each feature of an imported model: for its thresholds, or for rows.
 
-        Categories of data frames are numbered anew unless the model knows them. The rows are
-        returned as the module takes them.
+        The rows are returned as the module takes them.
         """
         exact, missing = self.inputs == "used-thresholds", self._takes_missing()
         codes = threshold_codes(
@@ -254,7 +283,7 @@ class ImportingEstimator(EncryptedEstimator):
         )
         if X is None:
             return codes, None
-        table = self._table(X, reset=renumbers)
+        table = self._table(X, reset=False)
         rows = validate_data(
             self,
             table,
@@ -262,12 +291,15 @@ class ImportingEstimator(EncryptedEstimator):
             dtype=np.float64,
             ensure_all_finite="allow-nan" if missing else True,
         )
-        categories = {f for tree in ensemble.trees for f in tree.feature[list(tree.categories)]}
+        categories = reading.split_by_category(ensemble)
         rows = np.asarray(self._with_gaps(rows, categories))
+        columns.check_range(rows, self.precision)
         chosen = self._grid(rows, bits, categories)
         if missing:
             own = not ensemble.unknown_is_missing
-            chosen = [_with_missing(code, categories_too=own) for code in chosen]
+            chosen = [with_missing(code, categories_too=own) for code in chosen]
+        if self.unnamed_categories != "hashes":  # the rows need not hold all that splits name
+            chosen = [_united(new, code) for code, new in zip(codes, chosen, strict=True)]
         codes = [
             code if f in ensemble.known_categories or (exact and f not in categories) else new
             for f, (code, new) in enumerate(zip(codes, chosen, strict=True))
@@ -281,22 +313,33 @@ class ImportingEstimator(EncryptedEstimator):
         with warnings.catch_warnings(), reading.reading(self.float_class):
             # Of what is unusual about these rows, which are not the user's.
             warnings.simplefilter("ignore")
-            scores = self._library_scores(model, rows)
-        if scores is not None:
-            reading.check_reading(
-                ensemble.raw_scores(rows),
-                scores,
-                f"the model is not understood: {reading.library_of(self.float_class)} stores it in "
-                "a way that is not known here. Report it with the parameters of the model",
-                reach=reading.reach_of(ensemble),
-            )
+            scores = self._library_scores(model, self._as_taken(model, rows))
+        reading.check_reading(
+            ensemble.raw_scores(rows),
+            scores,
+            f"the model is not understood: {reading.library_of(self.float_class)} stores it in "
+            "a way that is not known here. Report it with the parameters of the model",
+            reach=reading.reach_of(ensemble),
+        )
 
-    def _agreement(self, model: Any, rows: np.ndarray) -> float:
-        """How far predictions of rows are those of the float model; users are warned if little."""
-        rows = rows[:: -(-len(rows) // _COMPARED_ROWS)]
-        ours = self.quantized_.scores(rows)
+    def _model_scores(self, model: Any, rows: np.ndarray, X: Any) -> np.ndarray:
+        """The scores of the float model: of the user's rows themselves, if it takes them."""
         compared = rows.astype(self.precision).astype(np.float64)
-        theirs = self._exact(model).raw_scores(compared)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # ours are given already
+            try:
+                taken = X if hasattr(X, "iloc") else self._as_taken(model, compared)
+                scores = np.asarray(self._library_scores(model, taken), dtype=np.float64)
+                return scores.reshape(len(rows), self.ensemble_.n_outputs)
+            except Exception:  # noqa: BLE001 - libraries raise anything where they refuse rows
+                return self._exact(model).raw_scores(compared)
+
+    def _agreement(self, model: Any, rows: np.ndarray, X: Any) -> float:
+        """How far predictions of rows are those of the float model; users are warned if little."""
+        step = -(-len(rows) // _COMPARED_ROWS)
+        rows = rows[::step]
+        ours = self.quantized_.scores(rows)
+        theirs = self._model_scores(model, rows, X.iloc[::step] if hasattr(X, "iloc") else X)
         if is_regressor(self):
             found = reading.explained(self._predictions(ours), self._predictions(theirs))
             least = LEAST_EXPLAINED
@@ -316,9 +359,16 @@ class ImportingEstimator(EncryptedEstimator):
         return found
 
 
-def _with_missing(code: FeatureCode, *, categories_too: bool) -> FeatureCode:
+def with_missing(code: FeatureCode, *, categories_too: bool = False) -> FeatureCode:
     """A code with a state for missing values, whether or not there were some: the trees know."""
     takes_own = isinstance(code, OrdinalCode) or (
         categories_too and isinstance(code, CategoricalCode)
     )
     return replace(code, missing="own") if takes_own else code  # type: ignore[type-var]
+
+
+def _united(code: FeatureCode, other: FeatureCode) -> FeatureCode:
+    """A code with the categories of both, if they have some."""
+    if not isinstance(code, CategoricalCode) or not isinstance(other, CategoricalCode):
+        return code
+    return replace(code, categories=np.union1d(code.categories, other.categories))

@@ -78,7 +78,7 @@ class TreeBits:
 
 
 #: Parameters of ``fit`` that have an entry a row.
-PER_ROW = ("sample_weight", "base_margin", "init_score")
+PER_ROW = ("sample_weight", "base_margin", "init_score", "baseline", "bags")
 
 #: What stands for the float model; what ``"auto"`` chooses from, the cheapest first.
 FINEST = TreeBits(10, 12)

@@ -81,12 +81,11 @@ def threshold_codes(
             feature = int(tree.feature[node])
             if node in tree.categories:
                 categories[feature] |= tree.categories[node]
-            elif np.isfinite(tree.threshold[node]):  # others only tell which values are missing
+            elif np.isfinite(tree.threshold[node]):  # infinite ones tell missing values from others
                 found[feature].append(float(tree.threshold[node]))
     codes: list[FeatureCode] = []
     for thresholds, names in zip(found, categories, strict=True):
-        # Infinite thresholds tell missing values from all others.
-        cuts = np.array([t for t in thresholds if np.isfinite(t)], dtype=precision)
+        cuts = np.array(thresholds, dtype=precision)
         if names:
             own = missing and not ensemble.unknown_is_missing
             codes.append(CategoricalCode(np.array(sorted(names)), "own" if own else "lowest"))

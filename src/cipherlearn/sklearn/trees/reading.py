@@ -132,6 +132,11 @@ def check_reading(
         raise ModelError(f"{what} (it gives results that differ by {difference:.3g})")
 
 
+def split_by_category(ensemble: TreeEnsemble) -> set[int]:
+    """The features that some trees split by category."""
+    return {int(f) for tree in ensemble.trees for f in tree.feature[list(tree.categories)]}
+
+
 def reach_of(ensemble: TreeEnsemble) -> float:
     """The sum of the greatest values of all trees."""
     tallest = (float(np.abs(tree.values).max(initial=0.0)) for tree in ensemble.trees)

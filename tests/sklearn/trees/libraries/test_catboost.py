@@ -9,7 +9,13 @@ from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer
 from sklearn.model_selection import train_test_split
 
-from cipherlearn.errors import InvalidParameterError, InvalidTypeError, ModelError, NotFittedError
+from cipherlearn.errors import (
+    CipherlearnWarning,
+    InvalidParameterError,
+    InvalidTypeError,
+    ModelError,
+    NotFittedError,
+)
 from cipherlearn.sklearn import from_model
 from cipherlearn.sklearn.trees._estimator import on_grid
 
@@ -131,7 +137,8 @@ def test_categories_of_data_frames(where: str) -> None:
     assert {f for t in model.ensemble_.trees for f in t.feature[list(t.categories)]} == {5, 6}
     assert_equals_the_library(model, table)
     unknown = table.assign(letter="new")
-    model.predict(unknown)
+    with pytest.warns(CipherlearnWarning, match="240 of 240 values in column 'letter'"):
+        model.predict(unknown)
 
 
 def test_categories_that_are_numbers() -> None:

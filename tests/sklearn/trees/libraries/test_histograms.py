@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from sklearn import ensemble as forests
 from threadpoolctl import threadpool_limits
 
-from cipherlearn.errors import InvalidParameterError
+from cipherlearn.errors import CipherlearnWarning, InvalidParameterError, ModelError
 from cipherlearn.sklearn import (
     HistGradientBoostingClassifier,
     HistGradientBoostingRegressor,
@@ -120,7 +121,9 @@ def test_categories_that_training_did_not_know_are_missing() -> None:
     unknown, missing = X[:20].copy(), X[:20].copy()
     unknown["town"] = pd.Categorical(["Faro"] * 20)
     missing["town"] = pd.Categorical([None] * 20)
-    np.testing.assert_array_equal(estimator.predict(unknown), estimator.predict(missing))
+    with pytest.warns(CipherlearnWarning, match="20 of 20 values in column 'town'"):
+        found = estimator.predict(unknown)
+    np.testing.assert_array_equal(found, estimator.predict(missing))
     rows = on_grid(estimator._rows(missing), estimator.codes_)
     np.testing.assert_allclose(
         estimator.predict(missing), estimator.sklearn_model.predict(rows), atol=1e-3
@@ -216,3 +219,22 @@ def test_more_classes_and_categories() -> None:
         estimator.predict_proba(X), estimator.sklearn_model.predict_proba(rows), atol=1e-3
     )
     assert estimator.score(X, labels) > 0.8
+
+
+@pytest.mark.parametrize("with_rows", [False, True])
+def test_models_with_names_are_compared_with_the_library(monkeypatch: Any, with_rows: bool) -> None:
+    X, y = frame_of(300)
+    theirs = forests.HistGradientBoostingRegressor(random_state=0, max_iter=5).fit(X, y)
+    kept = HistGradientBoostingRegressor.read
+
+    def wrong(model: Any) -> Any:
+        ensemble = kept(model)
+        flipped = [
+            replace(t, categories={n: frozenset() for n in t.categories}) for t in ensemble.trees
+        ]
+        return replace(ensemble, trees=flipped)
+
+    from_model(theirs, X if with_rows else None)
+    monkeypatch.setattr(HistGradientBoostingRegressor, "read", staticmethod(wrong))
+    with pytest.raises(ModelError, match="not understood"):
+        from_model(theirs, X if with_rows else None)

@@ -235,7 +235,6 @@ def test_models_of_files_and_parameters_by_other_names(tmp_path: Path) -> None:
     [
         (XGBClassifier, "binary:hinge"),
         (XGBRegressor, "reg:squaredlogerror"),
-        (XGBRegressor, lambda truth, scores: (scores - truth, np.ones_like(truth))),
     ],
 )
 def test_other_objectives_are_named(estimator: Any, objective: Any) -> None:
@@ -245,6 +244,28 @@ def test_other_objectives_are_named(estimator: Any, objective: Any) -> None:
         model.fit(X, targets)
     assert repr(objective) in str(caught.value)
     assert "binary:logistic" in str(caught.value)
+
+
+def test_functions_as_objectives_are_alike_in_all_ways_to_train() -> None:
+    def squared(truth: Any, scores: Any) -> Any:
+        return scores - truth, np.ones_like(truth)
+
+    bits = {"op_inputs": 8, "op_leaves": 16}
+    model = XGBRegressor(objective=squared, **{**FINE, "n_bits": bits}).fit(X, Y)
+    same(model.predict(X), model.sklearn_model.predict(grid_rows(model, X)), 1e-3)
+    booster = xgboost.train(
+        {}, xgboost.DMatrix(X, Y), 3, obj=lambda s, d: squared(d.get_label(), s)
+    )
+    floats = xgboost.XGBRegressor(objective=squared, **SMALL).fit(X, Y)
+    for trained, theirs in ((booster, booster.inplace_predict(X)), (floats, floats.predict(X))):
+        ours = from_model(trained, X, n_bits=bits, inputs="used-thresholds")
+        same(ours.predict(X), theirs, 1e-3)
+
+
+@pytest.mark.parametrize("weights", [np.ones(3), -np.ones(len(Y)), np.full(len(Y), np.nan)])
+def test_weights_are_a_number_from_zero_a_row(weights: np.ndarray) -> None:
+    with pytest.raises(InvalidParameterError, match="sample_weight must hold a number from 0"):
+        XGBRegressor(**SMALL).fit(X, Y, sample_weight=weights)
 
 
 def test_what_has_no_trees_is_refused() -> None:

@@ -76,6 +76,21 @@ def names(model: Any) -> dict[int, list[Any]]:
     return {f: of for f, of in _categories(model).items() if not _are_numbers(of)}
 
 
+def named(model: Any, rows: np.ndarray) -> Any:
+    """Rows with the names of categories, where a model has some: it takes nothing else."""
+    by_feature = names(model)
+    if not by_feature:
+        return rows
+    import pandas as pd
+
+    table = pd.DataFrame(rows, columns=getattr(model, "feature_names_in_", None))
+    for feature, categories in by_feature.items():
+        places = np.nan_to_num(rows[:, feature], nan=-1).astype(np.int64)
+        column = pd.Categorical.from_codes(places, categories)
+        table[table.columns[feature]] = column
+    return table
+
+
 def read(model: Any, link: Link) -> TreeEnsemble:
     """The trees of a model."""
     rounds = model._predictors  # noqa: SLF001

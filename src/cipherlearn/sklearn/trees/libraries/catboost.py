@@ -31,6 +31,7 @@ from cipherlearn.sklearn.trees.links import (
     Probability,
     Softmax,
 )
+from cipherlearn.sklearn.trees.reading import split_by_category
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -87,6 +88,8 @@ class _Split:
 
 class _CatBoost(TreeEstimator):
     seed_names = ("random_seed", "random_state")
+
+    unnamed_categories = "hashes"
 
     @staticmethod
     def read(model: Any) -> TreeEnsemble:
@@ -183,16 +186,18 @@ class _CatBoost(TreeEstimator):
 
     @classmethod
     def _check_import(cls, ensemble: TreeEnsemble, X: Any) -> None:
-        named = {f for t in ensemble.trees for f in t.feature[list(t.categories)]}
+        named = split_by_category(ensemble)
         if X is None and named:
             raise ModelError(
-                f"the model splits on categories (of features {sorted(map(int, named))}), of "
+                f"the model splits on categories (of features {sorted(named)}), of "
                 "which it holds hashes only: give from_model rows X in which all of them occur"
             )
 
-    def _library_scores(self, model: Any, rows: np.ndarray) -> Any:
-        table = self._named(rows, model.get_cat_feature_indices())
-        return model.predict(table, prediction_type="RawFormulaVal")
+    def _library_scores(self, model: Any, rows: Any) -> Any:
+        return model.predict(rows, prediction_type="RawFormulaVal")
+
+    def _as_taken(self, model: Any, rows: np.ndarray) -> Any:
+        return self._named(rows, model.get_cat_feature_indices())
 
     def _categorical(self, X: np.ndarray, fit_params: dict[str, Any]) -> Collection[int]:
         given = fit_params.pop("cat_features", None)
@@ -251,11 +256,10 @@ class _CatBoost(TreeEstimator):
 
 
 class CatBoostClassifier(_CatBoost, TreeClassifier, wraps=catboost.CatBoostClassifier):
-    """Symmetric trees that tell classes apart, one look-up each: see `TreeEstimator`."""
+    """Symmetric trees that tell classes apart, one look-up each: see `TreeEstimator`.
 
-    def predict(self, X: Any, fhe: str = "disable") -> np.ndarray:
-        """The most probable class, or as `set_probability_threshold` of the float model says."""
-        return super().predict(X, fhe)
+    The class is the most probable, or as `set_probability_threshold` of the float model says.
+    """
 
     def _predictions(self, scores: np.ndarray) -> np.ndarray:
         shares = self.ensemble_.link(scores)
@@ -372,6 +376,13 @@ def _splits(
         value = split["value"] % 2**32  # the export has it signed, its table of hashes has not
         known = hashes.get(place, {float(value): value})
         right = {number for number, of_number in known.items() if of_number == value}
+        if not right:
+            name = info["categorical_features"][split["cat_feature_index"]].get("feature_id")
+            raise ModelError(
+                f"the model splits on a category of feature {place} ({name}) that is in none of "
+                "the rows X, and it holds hashes of categories only: give from_model rows X in "
+                "which all of them occur, such as those of training"
+            )
         missing = {number for number in right if np.isnan(number)}
         return _Split(place, np.nan, bool(missing), frozenset(right - missing))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -199,10 +199,16 @@ def _axis(levels: list[Any], feature: int, features_of_term: int) -> Axis:
 
 def _numbers(categories: Mapping[str, int]) -> dict[str, float]:
     """Names of categories as numbers: those that they spell, or else their places."""
-    try:
+    if _spell_numbers(categories):
         return {name: float(name) for name in categories}
+    return {name: float(place) for place, name in enumerate(categories)}
+
+
+def _spell_numbers(categories: Iterable[str]) -> bool:
+    try:
+        return bool([float(name) for name in categories] or True)
     except ValueError:
-        return {name: float(place) for place, name in enumerate(categories)}
+        return False
 
 
 class _Boosting(TreeEstimator):
@@ -254,24 +260,26 @@ class _Boosting(TreeEstimator):
     def _exact(self, model: Any) -> TreeEnsemble:
         return _ensemble(model)
 
-    def _library_scores(self, model: Any, rows: np.ndarray) -> Any:
+    def _library_scores(self, model: Any, rows: Any) -> Any:
+        if hasattr(model, "decision_function"):
+            return model.decision_function(rows)
+        values = model.predict(rows)
+        return np.log(values) if model.link_ == "log" else values
+
+    def _as_taken(self, model: Any, rows: np.ndarray) -> Any:
         table = rows.astype(object)
         for feature, names in (self._category_names(model) or {}).items():
             numbers = rows[:, feature]
             known = [None if np.isnan(n) else names[int(n)] for n in numbers.tolist()]
             table[:, feature] = known
-        if hasattr(model, "decision_function"):
-            return model.decision_function(table)
-        values = model.predict(table)
-        return np.log(values) if model.link_ == "log" else values
+        return table
 
     @staticmethod
     def _category_names(model: Any) -> dict[int, list[Any]] | None:
         named = {}
         for feature, levels in enumerate(model.bins_):
-            names = list(levels[0]) if isinstance(levels[0], dict) else []
-            if [*_numbers(dict.fromkeys(names, 0)).values()] == [*range(len(names))] and names:
-                named[feature] = names
+            if isinstance(levels[0], dict) and not _spell_numbers(levels[0]):
+                named[feature] = list(levels[0])
         return named or None
 
     def _takes_missing(self) -> bool:

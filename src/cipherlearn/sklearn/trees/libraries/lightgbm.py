@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import replace
@@ -74,6 +75,8 @@ class _Boosted(TreeEstimator):
 
     precision = np.float64
 
+    unnamed_categories = "codes"
+
     @staticmethod
     def read(model: Any) -> TreeEnsemble:
         dump = model.booster_.dump_model()
@@ -130,7 +133,7 @@ class _Boosted(TreeEstimator):
         rows[np.abs(rows) <= _ZERO] = np.nan  # where zeros are missing values
         return rows
 
-    def _library_scores(self, model: Any, rows: np.ndarray) -> Any:
+    def _library_scores(self, model: Any, rows: Any) -> Any:
         scores = model.booster_.predict(rows, raw_score=True)
         is_mean = model.booster_.dump_model(num_iteration=1)["average_output"]
         rounds = len(self.ensemble_.trees) // self.ensemble_.n_outputs
@@ -141,10 +144,21 @@ class _Boosted(TreeEstimator):
         named = model.booster_.pandas_categorical
         if not named:
             return None
-        dump = model.booster_.dump_model(num_iteration=1)
-        features = [feature for feature, known in enumerate(_categories(dump)) if known]
-        # Columns that do not vary are not told from others, nor are categories that were numbers.
-        return dict(zip(features, named, strict=True)) if len(features) == len(named) else None
+        known = dict(enumerate(_categories(model.booster_.dump_model(num_iteration=1))))
+        features = _declared(model.booster_)
+        if features is None:  # columns that do not vary are not told from others
+            features = [feature for feature, values in known.items() if values]
+        fits = len(features) == len(named) and all(
+            max(known[feature], default=-1) < len(names)
+            for feature, names in zip(features, named, strict=True)
+        )
+        if not fits and any(known.values()):
+            raise ModelError(
+                "the model does not tell which columns its names of categories belong to: it was "
+                f"trained on {len(named)} columns of dtype category, and took {len(features)} "
+                "features for categorical. Train it with categorical_feature='auto'"
+            )
+        return dict(zip(features, named, strict=True)) if fits else None
 
     def _takes_missing(self) -> bool:
         return True
@@ -265,6 +279,12 @@ def _categories(dump: Mapping[str, Any]) -> list[list[float]]:
     """The categories of each feature; none of those that are numbers."""
     infos = [dump["feature_infos"].get(name, {}) for name in dump["feature_names"]]
     return [sorted(float(v) for v in info.get("values", ()) if v >= 0) for info in infos]
+
+
+def _declared(booster: Any) -> list[int] | None:
+    """The features that training took for categorical, constant ones too; None if unknown."""
+    found = re.search(r"^\[categorical_feature: ([\d,]*)\]$", booster.model_to_string(), re.M)
+    return [int(place) for place in found[1].split(",") if place] if found else None
 
 
 def _objective_of(booster: Any) -> str:

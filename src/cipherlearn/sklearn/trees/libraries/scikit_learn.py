@@ -156,7 +156,7 @@ def _mean(model: Any, grown: Sequence[Any]) -> TreeEnsemble:
 class _Averaged(_Estimator):
     """Probabilities, or values, are means over trees."""
 
-    def _library_scores(self, model: Any, rows: np.ndarray) -> Any:
+    def _library_scores(self, model: Any, rows: Any) -> Any:
         if not hasattr(model, "classes_"):
             return model.predict(rows)
         shares = model.predict_proba(rows)
@@ -202,10 +202,6 @@ class _SharesClassifier(TreeClassifier):
         ends = np.cumsum(classes)[:-1]
         return shares if len(classes) == 1 else np.split(shares, ends, axis=1)
 
-    def predict(self, X: Any, fhe: str = "disable") -> np.ndarray:
-        """The most probable class of each row, of each target: see `predict_proba`."""
-        return super().predict(X, fhe)
-
     def _predictions(self, scores: np.ndarray) -> np.ndarray:
         shares = self._divided(self.ensemble_.link(scores))
         if not isinstance(shares, list):
@@ -238,7 +234,7 @@ class _Boosted(_Estimator):
             link = Softmax() if outputs > 1 else Logistic(2.0 if _is_exponential(model) else 1.0)
         return TreeEnsemble(trees, base, model.n_features_in_, link)
 
-    def _library_scores(self, model: Any, rows: np.ndarray) -> Any:
+    def _library_scores(self, model: Any, rows: Any) -> Any:
         return _own_scores(model, rows)
 
     def _float_params(self, categorical: Collection[int]) -> dict[str, Any]:
@@ -246,7 +242,7 @@ class _Boosted(_Estimator):
         return super()._float_params(categorical)
 
 
-def _own_scores(model: Any, rows: np.ndarray) -> Any:
+def _own_scores(model: Any, rows: Any) -> Any:
     """What a boosted model says before any link."""
     return (model.decision_function if hasattr(model, "classes_") else model.predict)(rows)
 
@@ -289,21 +285,22 @@ class _Histograms(_Estimator):
             link = Exponential()
         return histograms.read(model, link)
 
-    def _library_scores(self, model: Any, rows: np.ndarray) -> Any:
-        if histograms.names(model):
-            return None  # it takes names only
+    def _as_taken(self, model: Any, rows: np.ndarray) -> Any:
+        return histograms.named(model, rows)
+
+    def _library_scores(self, model: Any, rows: Any) -> Any:
         scores = _own_scores(model, rows)
         return np.log(scores) if isinstance(self.ensemble_.link, Exponential) else scores
 
     def _takes_categories(self) -> bool:
         return True
 
-    def _category_columns(self, X: Any) -> list[Any]:
-        names = list(X.columns)
-        chosen = histograms.chosen(self.categorical_features, X.shape[1], names)
+    def _category_columns(self, X: Any) -> list[int]:
+        types = list(X.dtypes)
+        chosen = histograms.chosen(self.categorical_features, X.shape[1], list(X.columns))
         if chosen is not None:
-            return [names[f] for f in chosen if X[names[f]].dtype.kind not in "biuf"]
-        return [name for name in names if X[name].dtype.name == "category"]
+            return [f for f in chosen if types[f].kind not in "biuf"]
+        return [f for f, kind in enumerate(types) if kind.name == "category"]
 
     @staticmethod
     def _category_names(model: Any) -> dict[int, list[Any]] | None:
@@ -450,7 +447,7 @@ class IsolationForest(OutlierMixin, _Estimator, wraps=ensemble.IsolationForest):
         self.offset_ = float(model.offset_)
         return super()._adopt(model, codes, bits)
 
-    def _library_scores(self, model: Any, rows: np.ndarray) -> Any:
+    def _library_scores(self, model: Any, rows: Any) -> Any:
         return -np.log2(-model.score_samples(rows))
 
     def score_samples(self, X: Any, fhe: str = "disable") -> np.ndarray:

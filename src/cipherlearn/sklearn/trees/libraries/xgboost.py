@@ -60,6 +60,8 @@ _BASE_IS_PROBABILITY = ("binary:logistic", "reg:logistic")
 class _Boosted(TreeEstimator):
     seed_names = ("random_state", "seed")
 
+    unnamed_categories = "codes"
+
     @staticmethod
     def read(model: Any) -> TreeEnsemble:
         learner = _learner(model)
@@ -113,12 +115,20 @@ class _Boosted(TreeEstimator):
         wrapped.load_model(bytearray(model.save_raw("ubj")))
         return wrapped
 
-    def _library_scores(self, model: Any, rows: np.ndarray) -> Any:
+    def _probes(self, ensemble: TreeEnsemble) -> np.ndarray:
+        rows = super()._probes(ensemble)
+        return np.where(self.missing == rows, np.nan, rows)
+
+    def _library_scores(self, model: Any, rows: Any) -> Any:
         booster = model.get_booster()
         best = booster.attributes().get("best_iteration")
         rounds = (0, 0) if best is None else (0, int(best) + 1)
         return booster.inplace_predict(
-            rows, iteration_range=rounds, predict_type="margin", validate_features=False
+            rows,
+            iteration_range=rounds,
+            predict_type="margin",
+            missing=self.missing,
+            validate_features=False,
         )
 
     @staticmethod
@@ -140,14 +150,15 @@ class _Boosted(TreeEstimator):
         return True
 
     def _takes_categories(self) -> bool:
-        return bool(self.enable_categorical)
+        # A Booster that was imported says by its names that it does.
+        return bool(self.enable_categorical or vars(self).get("categories_"))
 
     def _table(self, X: Any, *, reset: bool) -> Any:
         if reset and hasattr(X, "iloc") and not self.enable_categorical:
-            columns = self._category_columns(X)
-            if columns:
+            named = [str(X.columns[place]) for place in self._category_columns(X)]
+            if named:
                 raise InvalidParameterError(
-                    f"the columns {columns} hold categories: set enable_categorical=True, or "
+                    f"the columns {named} hold categories: set enable_categorical=True, or "
                     "encode them as numbers"
                 )
         return super()._table(X, reset=reset)
@@ -172,6 +183,7 @@ class _Boosted(TreeEstimator):
         if categorical:
             types = ["c" if feature in categorical else "float" for feature in range(X.shape[1])]
             parameters |= {"feature_types": types, "enable_categorical": True}
+        _check_weights(fit_params.get("sample_weight"), len(X))
         pairs = fit_params.get("eval_set")
         if pairs is not None:
             checked = [
@@ -225,6 +237,17 @@ class _Regressor(_Boosted, TreeRegressor):
         return tags
 
 
+def _check_weights(weights: Any, rows: int) -> None:
+    if weights is None:
+        return
+    given = np.asarray(weights, dtype=np.float64)
+    if given.shape != (rows,) or not (np.isfinite(given) & (given >= 0)).all():
+        raise InvalidParameterError(
+            f"sample_weight must hold a number from 0 for each of {rows} rows; it has the shape "
+            f"{given.shape} and {given.min(initial=np.inf):.3g} as its least"
+        )
+
+
 def _check_booster(booster: Any) -> None:
     try:
         rounds = booster.num_boosted_rounds()
@@ -244,10 +267,10 @@ def _objective(model: Any, learner: Mapping[str, Any]) -> tuple[str, Link]:
     is_classifier = isinstance(model, xgboost.XGBClassifier)
     links = _CLASSES if is_classifier else _VALUES
     name = learner["objective"]["name"]
-    given = model.objective if callable(model.objective) else name
-    if given not in links:
+    # That of models that were trained with a function is what the library predicts with.
+    if name not in links:
         raise ModelError(
-            f"the objective {given!r} of the {type(model).__name__} is not supported; these are: "
+            f"the objective {name!r} of the {type(model).__name__} is not supported; these are: "
             f"{', '.join(links)}"
         )
     if is_classifier and int(learner["learner_model_param"].get("num_target", 1)) > 1:
