@@ -12,7 +12,7 @@ from sklearn.datasets import make_classification, make_regression
 
 from cipherlearn import sklearn as estimators
 from cipherlearn.errors import MissingDependencyError
-from cipherlearn.sklearn.trees.libraries import estimator_names
+from cipherlearn.sklearn._catalog import estimator_names
 
 #: Settings for a quick training. An estimator gets those that it has; of names for one thing, the
 #: first: some libraries have several, and take one of them.

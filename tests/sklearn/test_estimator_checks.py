@@ -29,7 +29,7 @@ from cipherlearn.errors import (
     NotFittedError,
     UnknownKeyError,
 )
-from cipherlearn.sklearn.trees.libraries import estimator_names
+from cipherlearn.sklearn._catalog import estimator_names
 from tests.sklearn.quick import data_for, importable, numbers_for, outputs, quick
 
 OUTLIERS = {"IsolationForest"}

@@ -28,8 +28,8 @@ from cipherlearn.errors import (
     NotCompiledError,
     NotFittedError,
 )
+from cipherlearn.sklearn._catalog import estimator_names
 from cipherlearn.sklearn.trees.ensemble import TreeEnsemble
-from cipherlearn.sklearn.trees.libraries import estimator_names
 from tests.sklearn.quick import data_for, numbers_for, outputs, quick
 
 

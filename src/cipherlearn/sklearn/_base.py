@@ -75,6 +75,11 @@ class EncryptedEstimator(BaseEstimator, ABC):  # type: ignore[misc]
             constructor = _constructor(_signature(wraps, cls.own_parameters))
             type.__setattr__(cls, "__init__", constructor)
 
+    @classmethod
+    def takes(cls, model: Any) -> bool:
+        """Whether a model becomes this estimator where nobody says which: its float model does."""
+        return type(model) is cls.float_class
+
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Parameters, those included that the library takes under other names than its own."""
         return {**super().get_params(deep), **vars(self).get("_library_params", {})}

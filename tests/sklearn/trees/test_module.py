@@ -8,10 +8,10 @@ import pytest
 from cipherlearn.circuit import Circuit, count_lookups
 from cipherlearn.engines import CompileOptions, Program, get_engine
 from cipherlearn.errors import CostWarning, InvalidParameterError, InvalidShapeError
+from cipherlearn.sklearn.links import Softmax
 from cipherlearn.sklearn.trees import module as trees_module
 from cipherlearn.sklearn.trees.encoding import FeatureCode, OrdinalCode
 from cipherlearn.sklearn.trees.ensemble import TreeEnsemble
-from cipherlearn.sklearn.trees.links import Softmax
 from cipherlearn.sklearn.trees.module import TreeModule
 from cipherlearn.sklearn.trees.program import Planes
 from cipherlearn.sklearn.trees.quantized import QuantizedTrees

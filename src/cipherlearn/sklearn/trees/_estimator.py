@@ -17,6 +17,7 @@ from sklearn.utils.validation import column_or_1d, validate_data
 from cipherlearn.engines.execution import FheMode
 from cipherlearn.errors import InvalidParameterError, InvalidTypeError
 from cipherlearn.sklearn._base import check_choice, without_graph
+from cipherlearn.sklearn._reading import reading
 from cipherlearn.sklearn.trees._importing import ENSEMBLING, INPUTS, ImportingEstimator
 from cipherlearn.sklearn.trees.bits import TreeBits, choose_bits
 from cipherlearn.sklearn.trees.encoding import CategoricalCode, FeatureCode
@@ -24,7 +25,6 @@ from cipherlearn.sklearn.trees.grid import feature_code, used_codes
 from cipherlearn.sklearn.trees.module import TreeModule
 from cipherlearn.sklearn.trees.program import Planes
 from cipherlearn.sklearn.trees.quantized import QuantizedTrees
-from cipherlearn.sklearn.trees.reading import reading
 
 if TYPE_CHECKING:
     from typing_extensions import Self
