@@ -19,14 +19,15 @@ from benchmarks.networks import small_mlp
 from benchmarks.report import Figure, Note
 from cipherlearn.circuit import count_lookups
 from cipherlearn.engines.estimate import CostReport
-from cipherlearn.sklearn.trees._estimator import on_grid
+from cipherlearn.sklearn.trees._estimator import TreeEstimator, on_grid
 from cipherlearn.torch import build_quantized_module
 
 #: Seed of all estimators and of all splits.
 SEED = 42
 
-#: Encrypted rows an estimator: they are compared with the exact evaluator.
-ENCRYPTED_ROWS = 10
+#: Encrypted rows of the models of `MODELS`, and of small ones of every estimator: they are compared
+#: with the exact evaluator.
+ENCRYPTED_ROWS, SMALL_ROWS = 10, 3
 
 #: Least of them over all estimators, and those that may differ.
 LEAST_ROWS, MOST_DIFFERENT = 100, 0
@@ -48,7 +49,8 @@ class Model:
     estimator : str
         Of `cipherlearn.sklearn`.
     data : str
-        ``"breast cancer"`` or ``"diabetes"``.
+        ``"breast cancer"``, ``"breast cancer, 14 features"`` (or another number of them), or
+        ``"diabetes"``.
     params : dict
     most_complexity : float, optional
     most_lookups : int, optional
@@ -155,7 +157,8 @@ def data_of(name: str) -> Split:
         x, y = load_diabetes(return_X_y=True)
     else:
         x, y = load_breast_cancer(return_X_y=True)
-        x = x[:, :14] if "14 features" in name else x
+        features = name.partition(", ")[2].partition(" ")[0]
+        x = x[:, : int(features)] if features else x
     x_train, x_test, y_train, y_test = train_test_split(x, y, test_size=0.25, random_state=SEED)
     return x_train, x_test, y_train, y_test
 
@@ -174,6 +177,12 @@ def run() -> Iterator[Figure | Note]:
             plain, most = run_seconds(fitted, split[1]), model.most_seconds
             yield Figure(f"{model}: seconds of a run on plain inputs", plain, at_most=most)
         rows, different = rows + ENCRYPTED_ROWS, different + wrong
+    for model in small_models():
+        split = data_of(model.data)
+        fitted = model.fitted(split)
+        fitted.compile()
+        _, wrong = encrypted_rows(fitted, split[1][:SMALL_ROWS])
+        rows, different = rows + SMALL_ROWS, different + wrong
     yield Figure("encrypted rows compared with the exact evaluator", rows, at_least=LEAST_ROWS)
     yield Figure("rows that differ", different, at_most=MOST_DIFFERENT)
     yield from _many_rows()
@@ -184,6 +193,24 @@ def run() -> Iterator[Figure | Note]:
             yield Note(f"{name} is skipped: {error}")
             continue
         yield from families(name, split)
+
+
+def small_models() -> Iterator[Model]:
+    """A model of every estimator, with few bits and few trees."""
+    sizes = {
+        "CatBoost": {"iterations": 5, "depth": 3},
+        "DecisionTree": {"max_depth": 3},
+        "Explainable": {"interactions": 1, "max_rounds": 50},
+        "HistGradient": {"max_iter": 5, "max_depth": 3},
+        "Isolation": {"n_estimators": 5},
+    }
+    for name in dir(encrypted):
+        if not name[0].isupper() or not issubclass(getattr(encrypted, name), TreeEstimator):
+            continue
+        data = "diabetes" if name.endswith("Regressor") else "breast cancer, 6 features"
+        known = (size for start, size in sizes.items() if name.startswith(start))
+        size = next(known, {"n_estimators": 5, "max_depth": 3})
+        yield Model(name, data, {**size, "n_bits": 3})
 
 
 def _cost(model: Model, fitted: Any, split: Split) -> Iterator[Figure]:

@@ -204,7 +204,7 @@ def test_training_is_on_the_grid(fitted: Any) -> None:
     X, _ = data_for(fitted)
     assert fitted.n_features_in_ == X.shape[1]
     assert all(code.n_states <= 2**4 for code in fitted.codes_)
-    assert fitted.n_bits_ == {"op_inputs": 4, "op_leaves": 8}
+    assert fitted.n_bits_ == {"op_inputs": 4, "op_leaves": fitted.usual_leaf_bits}
 
 
 def test_clear_predictions_are_those_of_the_circuit(fitted: Any) -> None:

@@ -15,9 +15,9 @@ from cipherlearn.sklearn.trees.bits import TreeBits
 @pytest.mark.parametrize(
     ("given", "bits"),
     [
-        (3, TreeBits(3, 8)),
+        (3, TreeBits(3, 6)),
         (10, TreeBits(10, 10)),
-        ({"op_inputs": 4}, TreeBits(4, 8)),
+        ({"op_inputs": 4}, TreeBits(4, 6)),
         ({"op_inputs": 4, "op_leaves": 3}, TreeBits(4, 3)),
     ],
 )

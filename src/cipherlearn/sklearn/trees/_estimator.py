@@ -40,7 +40,7 @@ class TreeEstimator(ImportingEstimator):
     ----------
     n_bits : int, dict or "auto", default=6
         Bits of the features (``op_inputs``: at most ``2**bits`` states each) and of the values in
-        the leaves (``op_leaves``; default: as many, but 8 at least, since they cost little).
+        the leaves (``op_leaves``; default: as many, but 6 at least).
         ``"auto"`` takes the fewest that lose at most
         0.01 of accuracy or R2 on a quarter of the rows, which costs about ten trainings.
     inputs : {"grid", "used-thresholds"}, default="grid"
@@ -143,7 +143,8 @@ class TreeEstimator(ImportingEstimator):
         for name in ("quantized_", "module_"):
             self.__dict__.pop(name, None)
         is_auto = isinstance(self.n_bits, str) and self.n_bits == "auto"
-        bits = choose_bits(self, X, y, fit_params) if is_auto else TreeBits.of(self.n_bits)
+        usual = self.usual_leaf_bits
+        bits = choose_bits(self, X, y, fit_params) if is_auto else TreeBits.of(self.n_bits, usual)
         rows, targets = self._checked(X, y)
         categories = self._categorical(rows, fit_params)
         rows = self._with_gaps(rows, categories)

@@ -32,7 +32,7 @@ from cipherlearn.sklearn._reading import (
     reading,
     refuse_composed,
 )
-from cipherlearn.sklearn.trees.bits import TreeBits
+from cipherlearn.sklearn.trees.bits import USUAL_LEAF_BITS, TreeBits
 from cipherlearn.sklearn.trees.encoding import CategoricalCode, FeatureCode, OrdinalCode
 from cipherlearn.sklearn.trees.ensemble import TreeEnsemble
 from cipherlearn.sklearn.trees.grid import threshold_codes
@@ -57,6 +57,9 @@ class ImportingEstimator(EncryptedEstimator):
 
     #: What the library compares values in.
     precision: ClassVar[Any] = np.float32
+
+    #: Bits that leaves have at least, unless users say how many.
+    usual_leaf_bits: ClassVar[int] = USUAL_LEAF_BITS
 
     inputs: str
     ensemble_: TreeEnsemble
@@ -228,7 +231,7 @@ class ImportingEstimator(EncryptedEstimator):
                 "from_model does not train, and cannot choose bits: n_bits must be an integer or a "
                 f"dictionary, not {n_bits!r}"
             )
-        bits = TreeBits.of(n_bits)
+        bits = TreeBits.of(n_bits, cls.usual_leaf_bits)
         if unknown := sorted(own.keys() - cls.own_parameters.keys()):
             raise UnknownKeyError(
                 f"{cls.__name__}.from_model does not take {unknown}; it takes "

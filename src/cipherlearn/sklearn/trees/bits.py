@@ -17,9 +17,9 @@ from cipherlearn.quantization.quantizers import check_bits
 #: Most bits of a feature: its unary code has a ciphertext for each state.
 MOST_INPUT_BITS = 12
 
-#: Most bits of a leaf; those that leaves have at least where nothing is said: with up to 8 bits,
-#: sums stay narrow enough for the parameters that look-ups need anyway.
-MOST_LEAF_BITS, USUAL_LEAF_BITS = 16, 8
+#: Most bits of a leaf; those that leaves have at least where nothing is said. With fewer than 5,
+#: regressors lose much; from 7 on, sums ask look-ups for more precision, and cost a third more.
+MOST_LEAF_BITS, USUAL_LEAF_BITS = 16, 6
 
 #: Accuracy, or R2, that ``n_bits="auto"`` may lose on rows held out, and their share of all rows.
 MAX_DROP, HELD_OUT = 0.01, 0.25
@@ -38,13 +38,15 @@ class TreeBits:
     leaves: int
 
     @classmethod
-    def of(cls, n_bits: Any) -> TreeBits:
+    def of(cls, n_bits: Any, usual: int = USUAL_LEAF_BITS) -> TreeBits:
         """Bits as users give them: one number, or a dictionary.
 
         Parameters
         ----------
         n_bits : int or dict
             One number is that of the features.
+        usual : int, default=USUAL_LEAF_BITS
+            Bits that leaves have at least, where nothing is said of them.
 
         Raises
         ------
@@ -57,7 +59,7 @@ class TreeBits:
             )
         if not isinstance(n_bits, Mapping):
             bits = check_bits(n_bits, "n_bits", MOST_INPUT_BITS)
-            return cls(bits, max(bits, USUAL_LEAF_BITS))
+            return cls(bits, max(bits, usual))
         unknown = sorted(str(key) for key in n_bits if key not in {"op_inputs", "op_leaves"})
         if unknown:
             raise UnknownKeyError(
@@ -66,7 +68,7 @@ class TreeBits:
         if "op_inputs" not in n_bits:
             raise InvalidParameterError("n_bits lacks the mandatory key 'op_inputs'")
         inputs = check_bits(n_bits["op_inputs"], "n_bits['op_inputs']", MOST_INPUT_BITS)
-        leaves = n_bits.get("op_leaves", max(inputs, USUAL_LEAF_BITS))
+        leaves = n_bits.get("op_leaves", max(inputs, usual))
         return cls(inputs, check_bits(leaves, "n_bits['op_leaves']", MOST_LEAF_BITS))
 
     @property

@@ -117,8 +117,8 @@ def _coarse(axis: Axis, code: FeatureCode, cells: int) -> np.ndarray:
         return np.arange(axis.n_classes)
     # A cut of the model lies between the values of two states, as a cut of the grid does.
     bits = np.searchsorted(code.points, axis.cuts) - 1
-    inside = (bits >= 0) & (bits < len(code.cuts))
-    is_known = inside & code.coarse(_coarse_states(cells))[np.where(inside, bits, 0)]
+    sent = np.flatnonzero(code.coarse(_coarse_states(cells))[: len(code.cuts)])
+    is_known = np.isin(bits, sent)
     known = np.concatenate([[0], np.cumsum(is_known)])
     missing = known[-1] + np.arange(1, axis.n_classes - len(known) + 1)
     return np.concatenate([known, missing])
@@ -148,7 +148,7 @@ class _Boosting(TreeEstimator):
     Parameters
     ----------
     n_bits, inputs, ensembling
-        As for all trees: see `TreeEstimator`.
+        As for all trees: see `TreeEstimator`. Scores have 8 bits at least by default.
     pair_bits : int, default=4
         Bits of the table that stands for a pair of features: at most ``2**pair_bits`` cells, and
         what is additive in the pair is kept in full. Each bit about doubles the time of a row.
@@ -158,6 +158,9 @@ class _Boosting(TreeEstimator):
     """
 
     precision = np.float64
+
+    #: They cost next to nothing: no look-up reads them.
+    usual_leaf_bits = 8
 
     own_parameters: ClassVar[Mapping[str, Any]] = {**TreeEstimator.own_parameters, "pair_bits": 4}
 
