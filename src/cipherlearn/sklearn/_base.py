@@ -331,6 +331,12 @@ def without_graph(values: Any) -> Any:
     return values.detach().cpu().numpy() if hasattr(values, "detach") else values
 
 
+def counted(rows: np.ndarray, weights: Any) -> np.ndarray:
+    """Rows without those that weigh nothing: quantization is as if they were not there."""
+    given = np.asarray(() if weights is None else without_graph(weights))
+    return rows[given != 0] if given.shape == (len(rows),) and given.any() else rows
+
+
 def check_choice(value: Any, name: str, accepted: tuple[str, ...]) -> str:
     """A parameter that is one of a few strings, or an `InvalidParameterError`."""
     if value not in accepted:

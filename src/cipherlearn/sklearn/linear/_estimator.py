@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from scipy import sparse
-from sklearn.base import ClassifierMixin, RegressorMixin, TransformerMixin
+from sklearn.base import ClassifierMixin, OutlierMixin, RegressorMixin, TransformerMixin
 from sklearn.utils import get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import validate_data
@@ -20,6 +20,7 @@ from cipherlearn.errors import InvalidParameterError, InvalidTypeError
 from cipherlearn.sklearn._base import (
     EncryptedEstimator,
     EstimatorNotFittedError,
+    counted,
     without_graph,
 )
 from cipherlearn.sklearn._reading import is_fitted, reading, refuse_composed
@@ -58,19 +59,19 @@ class LinearEstimator(EncryptedEstimator):
     n_bits: Any
 
     def __init_subclass__(cls, *, wraps: type | None = None, **options: Any) -> None:
-        super().__init_subclass__(wraps=wraps, **options)
-        if wraps is not None:
+        if wraps is not None:  # first: scikit-learn reads what methods take
             type.__setattr__(cls, "fit", _mirrored(wraps, "fit"))
             if hasattr(wraps, "partial_fit"):
                 type.__setattr__(cls, "partial_fit", _mirrored(wraps, "partial_fit"))
+        super().__init_subclass__(wraps=wraps, **options)
 
     @classmethod
     def read(cls, model: Any) -> Affine:
         """The function that a fitted float model computes, before any link."""
         return Affine.of_model(model.coef_, model.intercept_)
 
-    @staticmethod
-    def _library_scores(model: Any, rows: np.ndarray) -> np.ndarray:
+    @classmethod
+    def _library_scores(cls, model: Any, rows: np.ndarray) -> np.ndarray:
         """What a float model gives for rows, before any link."""
         return np.asarray(model.predict(rows))
 
@@ -100,7 +101,8 @@ class LinearEstimator(EncryptedEstimator):
         getattr(model, method)(X, y, **fit_params)
         if not goes_on:
             validate_data(self, X, skip_check_array=True)
-        return self._adopt(model, Box.around(self._rows(X), box), bits)
+        rows = counted(self._rows(X), fit_params.get("sample_weight"))
+        return self._adopt(model, Box.around(rows, box), bits)
 
     def _float_model_before(self, *, goes_on: bool) -> Any:
         """The float model that training begins with."""
@@ -125,7 +127,7 @@ class LinearEstimator(EncryptedEstimator):
 
     def _gives_one(self, model: Any) -> bool:
         """Whether the float model gives one number a row, and no rows of numbers."""
-        return self._library_scores(model, np.zeros((1, self.affine_.n_features))).ndim == 1
+        return np.ndim(self._library_scores(model, np.zeros((1, self.affine_.n_features)))) == 1
 
     @classmethod
     def from_model(cls, model: Any, X: Any, *, n_bits: Any = 8) -> Self:
@@ -192,20 +194,26 @@ class LinearEstimator(EncryptedEstimator):
         """What the scores mean."""
         return Identity()
 
-    def __sklearn_tags__(self) -> Any:
-        tags, theirs = super().__sklearn_tags__(), get_tags(self._unfitted())
-        tags.input_tags = theirs.input_tags
-        tags.target_tags = theirs.target_tags
-        tags.classifier_tags = theirs.classifier_tags
-        tags.regressor_tags = theirs.regressor_tags
-        tags.transformer_tags = theirs.transformer_tags
-        return tags
-
     def _unfitted(self) -> Any:
         with warnings.catch_warnings():
             # Of parameters that scikit-learn will drop: `fit` gives them once.
             warnings.simplefilter("ignore")
             return self.float_class(**self.get_sklearn_params(deep=False))
+
+
+class MirroredTags:
+    """What scikit-learn is told of an estimator: what it is told of the float model.
+
+    Before mixins of scikit-learn, which would say what is usual.
+    """
+
+    def __sklearn_tags__(self: Any) -> Any:
+        tags = get_tags(self._unfitted())
+        tags.input_tags.allow_nan = False  # an integer stands for each value
+        tags.array_api_support = False
+        if tags.transformer_tags is not None:
+            tags.transformer_tags.preserves_dtype = ["float64"]  # whatever comes in
+        return tags
 
 
 def _mirrored(wrapped: type, method: str) -> Callable[..., Any]:
@@ -228,7 +236,7 @@ def _mirrored(wrapped: type, method: str) -> Callable[..., Any]:
     return train
 
 
-class LinearRegressor(RegressorMixin, LinearEstimator):  # type: ignore[misc]
+class LinearRegressor(MirroredTags, RegressorMixin, LinearEstimator):  # type: ignore[misc]
     """A linear model that gives values."""
 
     def predict(self, X: Any, fhe: str = "disable") -> np.ndarray:
@@ -255,11 +263,11 @@ def _has_probabilities(estimator: Any) -> bool:
     return hasattr(estimator._unfitted() if model is None else model, "predict_proba")  # noqa: SLF001
 
 
-class LinearClassifier(ClassifierMixin, LinearEstimator):  # type: ignore[misc]
+class LinearClassifier(MirroredTags, ClassifierMixin, LinearEstimator):  # type: ignore[misc]
     """A linear model that tells classes apart."""
 
-    @staticmethod
-    def _library_scores(model: Any, rows: np.ndarray) -> np.ndarray:
+    @classmethod
+    def _library_scores(cls, model: Any, rows: np.ndarray) -> np.ndarray:
         return np.asarray(model.decision_function(rows))
 
     def decision_function(self, X: Any, fhe: str = "disable") -> np.ndarray:
@@ -302,18 +310,53 @@ class LinearClassifier(ClassifierMixin, LinearEstimator):  # type: ignore[misc]
             return np.asarray(np.log(self.predict_proba(X, fhe)))
 
     def _link(self) -> Link:
-        return Logistic() if self.affine_.n_outputs == 1 else Softmax()
+        return Logistic() if self._is_flat else Softmax()
 
 
-class LinearTransformer(TransformerMixin, LinearEstimator):  # type: ignore[misc]
+class LinearOutlierDetector(MirroredTags, OutlierMixin, LinearEstimator):  # type: ignore[misc]
+    """A linear model that tells what is unlike the rows of training."""
+
+    @classmethod
+    def read(cls, model: Any) -> Affine:
+        return Affine.of_model(model.coef_, -model.offset_)
+
+    @classmethod
+    def _library_scores(cls, model: Any, rows: np.ndarray) -> np.ndarray:
+        return np.asarray(model.decision_function(rows))
+
+    def decision_function(self, X: Any, fhe: str = "disable") -> np.ndarray:
+        """Scores of rows, negative for outliers.
+
+        Parameters
+        ----------
+        X : array-like of shape (rows, features)
+        fhe : {"disable", "simulate", "execute"}, default="disable"
+            Exact integers in the clear; with the errors that encryption may cause; encrypted.
+
+        Returns
+        -------
+        numpy.ndarray of float64, shape (rows,)
+        """
+        return self._raw(X, fhe)[:, 0]
+
+    def score_samples(self, X: Any, fhe: str = "disable") -> np.ndarray:
+        """Scores of rows before ``offset_`` is taken off: see `decision_function`."""
+        return np.asarray(self.decision_function(X, fhe) + self.offset_)
+
+    def predict(self, X: Any, fhe: str = "disable") -> np.ndarray:
+        """-1 for outliers, 1 for other rows: see `decision_function`."""
+        return np.where(self.decision_function(X, fhe) >= 0, 1, -1)
+
+
+class LinearTransformer(MirroredTags, TransformerMixin, LinearEstimator):  # type: ignore[misc]
     """An affine map to other features."""
 
     @classmethod
     def read(cls, model: Any) -> Affine:
         return Affine.of_function(model.transform, model.n_features_in_)
 
-    @staticmethod
-    def _library_scores(model: Any, rows: np.ndarray) -> np.ndarray:
+    @classmethod
+    def _library_scores(cls, model: Any, rows: np.ndarray) -> np.ndarray:
         return np.asarray(model.transform(rows))
 
     def transform(self, X: Any, fhe: str = "disable") -> np.ndarray:
@@ -330,6 +373,65 @@ class LinearTransformer(TransformerMixin, LinearEstimator):  # type: ignore[misc
         numpy.ndarray of float64, shape (rows, outputs)
         """
         return self._raw(X, fhe)
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Names of the new features."""
+        self.check_model_is_fitted()
+        return np.asarray(self.sklearn_model.get_feature_names_out(input_features))
+
+
+class ProjectingEstimator(MirroredTags, TransformerMixin, LinearEstimator):  # type: ignore[misc]
+    """A model that gives scores and, beside them, new features: one product computes both."""
+
+    @classmethod
+    def read(cls, model: Any) -> Affine:
+        features = Affine.of_function(lambda rows: cls._new(model, rows), model.n_features_in_)
+        return super().read(model).beside(features)
+
+    @classmethod
+    def _new(cls, model: Any, rows: np.ndarray) -> np.ndarray:
+        """New features that a float model gives for rows."""
+        return np.asarray(model.transform(rows))
+
+    @classmethod
+    def _library_scores(cls, model: Any, rows: np.ndarray) -> np.ndarray:
+        scores = super()._library_scores(model, rows).reshape(len(rows), -1)
+        return np.concatenate([scores, cls._new(model, rows)], axis=1)
+
+    def _gives_one(self, model: Any) -> bool:
+        return bool(super()._library_scores(model, np.zeros((1, self.affine_.n_features))).ndim < 2)
+
+    @property
+    def _n_scores(self) -> int:
+        """How many results are scores, before the new features."""
+        model, zeros = self.sklearn_model, np.zeros((1, self.affine_.n_features))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # training may have had names of features
+            return int(super()._library_scores(model, zeros).size)
+
+    def _raw(self, X: Any, fhe: Any) -> np.ndarray:
+        found = super()._raw(X, fhe)
+        return found[:, : self._n_scores]
+
+    def post_processing(self, *values: np.ndarray) -> np.ndarray:
+        """Predictions, or probabilities, of dequantized results; new features are left out."""
+        self.check_model_is_fitted()
+        return self._link()(self.module_.post_processing(*values)[:, : self._n_scores])
+
+    def transform(self, X: Any, fhe: str = "disable") -> np.ndarray:
+        """New features of rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (rows, features)
+        fhe : {"disable", "simulate", "execute"}, default="disable"
+
+        Returns
+        -------
+        numpy.ndarray of float64, shape (rows, components)
+        """
+        found = super()._raw(X, fhe)
+        return found[:, self._n_scores :]
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Names of the new features."""

@@ -11,9 +11,10 @@ from cipherlearn.circuit import Builder, Circuit, Evaluation
 from cipherlearn.circuit.values import IntValue
 from cipherlearn.engines import CompileOptions, Engine, Program
 from cipherlearn.engines.execution import FheMode, run_circuit
-from cipherlearn.errors import InvalidParameterError, UnknownKeyError
+from cipherlearn.errors import InvalidParameterError, NotCompiledError, UnknownKeyError
 from cipherlearn.quantization.circuit_model import CircuitModel
 from cipherlearn.quantization.quantizers import (
+    MAXIMUM_BITS,
     MinMaxQuantizationStats,
     QuantizationOptions,
     UniformQuantizationParameters,
@@ -134,9 +135,23 @@ class LinearModule(CircuitModel):
         self.input_quantizers = [UniformQuantizer(QuantizationOptions(bits.inputs), stats, unit)]
         self.output_quantizers = [self._result_quantizer(step / top)]
         self._batched: dict[int, Program] = {}
+        self._engine: Engine | None = None
+        self._options: CompileOptions | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_batched": {}, "_engine": None, "_options": None}
 
     def _result_quantizer(self, scale: np.ndarray) -> UniformQuantizer:
         interval = self.circuit.output_nodes[0].interval
+        if interval.width > MAXIMUM_BITS:
+            n_features = len(self.weights)
+            fitting = (MAXIMUM_BITS - (n_features - 1).bit_length()) // 2
+            raise InvalidParameterError(
+                f"n_bits: {n_features} features of {self.bits.inputs} bits (op_inputs) times "
+                f"weights of {self.bits.weights} bits (op_weights) add up to {interval.width} "
+                f"bits, and an encrypted result has {MAXIMUM_BITS} at most. With so many features, "
+                f"n_bits={fitting} fits whatever the weights are"
+            )
         reach = float(scale.max(initial=0.0))
         return UniformQuantizer(
             QuantizationOptions(interval.width, is_signed=interval.min < 0),
@@ -153,7 +168,9 @@ class LinearModule(CircuitModel):
         builder = Builder()
         features = builder.input(FEATURES, (rows, len(self.weights)), 0, 2**self.bits.inputs - 1)
         with builder.scope("linear"):
-            scores: IntValue = features @ self.weights
+            # No engine computes a constant: the client leaves this one out.
+            weights = self.weights if self.weights.any() else np.ones_like(self.weights)
+            scores: IntValue = features @ weights
         return builder.finish([scores], [SCORES])
 
     def pre_processing(self, *values: Any) -> tuple[Any, ...]:
@@ -162,7 +179,7 @@ class LinearModule(CircuitModel):
 
     def post_processing(self, *values: np.ndarray) -> np.ndarray:
         """Scores, of shape (rows, outputs)."""
-        return np.asarray(values[0] + self.constant)
+        return np.asarray(values[0] * self.weights.any(axis=0) + self.constant)
 
     def _compiled(self, engine: Engine, options: CompileOptions) -> Program:
         self._batched = {}
@@ -180,6 +197,8 @@ class LinearModule(CircuitModel):
             return super()._evaluated(q_x, mode)
         size = min(BATCH_ROWS, 2 ** (len(rows) - 1).bit_length())
         if size not in self._batched:
+            if self._engine is None:
+                raise NotCompiledError("the model is not compiled: call compile() first")
             self._batched[size] = self._engine.compile(self._circuit_of(size), self._options)
         program = self._batched[size]
         padded = np.concatenate([rows, np.zeros((-len(rows) % size, *rows.shape[1:]), rows.dtype)])

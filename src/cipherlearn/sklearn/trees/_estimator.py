@@ -16,7 +16,7 @@ from sklearn.utils.validation import column_or_1d, validate_data
 
 from cipherlearn.engines.execution import FheMode
 from cipherlearn.errors import InvalidParameterError, InvalidTypeError
-from cipherlearn.sklearn._base import check_choice, without_graph
+from cipherlearn.sklearn._base import check_choice, counted, without_graph
 from cipherlearn.sklearn._reading import reading
 from cipherlearn.sklearn.trees._importing import ENSEMBLING, INPUTS, ImportingEstimator
 from cipherlearn.sklearn.trees.bits import TreeBits, choose_bits
@@ -148,8 +148,8 @@ class TreeEstimator(ImportingEstimator):
         rows, targets = self._checked(X, y)
         categories = self._categorical(rows, fit_params)
         rows = self._with_gaps(rows, categories)
-        counted = _counted(rows, fit_params.get("sample_weight"))
-        self.codes_ = codes = self._grid(counted, bits, categories)
+        weighed = counted(rows, fit_params.get("sample_weight"))
+        self.codes_ = codes = self._grid(weighed, bits, categories)
         model = self._train(on_grid(rows, codes), targets, categories, fit_params)
         return self._adopt(model, codes, bits)
 
@@ -419,12 +419,6 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _counted(rows: np.ndarray, weights: Any) -> np.ndarray:
-    """Rows without those that weigh nothing: the grid is as if they were not there."""
-    given = np.asarray(() if weights is None else without_graph(weights))
-    return rows[given != 0] if given.shape == (len(rows),) and given.any() else rows
 
 
 def _validated(

@@ -28,3 +28,11 @@ class FactorAnalysis(LinearTransformer, wraps=decomposition.FactorAnalysis):
 
 class FastICA(LinearTransformer, wraps=decomposition.FastICA):
     """Independent components: see `LinearEstimator`."""
+
+
+class SparsePCA(LinearTransformer, wraps=decomposition.SparsePCA):
+    """Components of few features each: see `LinearEstimator`."""
+
+
+class MiniBatchSparsePCA(LinearTransformer, wraps=decomposition.MiniBatchSparsePCA):
+    """`SparsePCA`, found batch by batch: see `LinearEstimator`."""

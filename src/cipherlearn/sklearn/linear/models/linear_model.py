@@ -8,7 +8,11 @@ import numpy as np
 from sklearn import linear_model
 
 from cipherlearn.errors import ModelError
-from cipherlearn.sklearn.linear._estimator import LinearClassifier, LinearRegressor
+from cipherlearn.sklearn.linear._estimator import (
+    LinearClassifier,
+    LinearOutlierDetector,
+    LinearRegressor,
+)
 from cipherlearn.sklearn.linear.affine import Affine
 from cipherlearn.sklearn.links import ClippedMargin, Exponential, Identity, Link, OneVersusRest
 
@@ -52,6 +56,14 @@ class MultiTaskElasticNet(LinearRegressor, wraps=linear_model.MultiTaskElasticNe
     """`ElasticNet` of several targets that share their features: see `LinearEstimator`."""
 
 
+class MultiTaskLassoCV(LinearRegressor, wraps=linear_model.MultiTaskLassoCV):
+    """`MultiTaskLasso` with a penalty chosen by cross-validation: see `LinearEstimator`."""
+
+
+class MultiTaskElasticNetCV(LinearRegressor, wraps=linear_model.MultiTaskElasticNetCV):
+    """`MultiTaskElasticNet` with penalties chosen by cross-validation: see `LinearEstimator`."""
+
+
 class Lars(LinearRegressor, wraps=linear_model.Lars):
     """Least-angle regression: see `LinearEstimator`."""
 
@@ -60,8 +72,24 @@ class LassoLars(LinearRegressor, wraps=linear_model.LassoLars):
     """`Lasso` by least-angle regression: see `LinearEstimator`."""
 
 
+class LarsCV(LinearRegressor, wraps=linear_model.LarsCV):
+    """`Lars` of as many steps as cross-validation finds best: see `LinearEstimator`."""
+
+
+class LassoLarsCV(LinearRegressor, wraps=linear_model.LassoLarsCV):
+    """`LassoLars` with a penalty chosen by cross-validation: see `LinearEstimator`."""
+
+
+class LassoLarsIC(LinearRegressor, wraps=linear_model.LassoLarsIC):
+    """`LassoLars` with a penalty chosen by an information criterion: see `LinearEstimator`."""
+
+
 class OrthogonalMatchingPursuit(LinearRegressor, wraps=linear_model.OrthogonalMatchingPursuit):
     """Least squares on few features: see `LinearEstimator`."""
+
+
+class OrthogonalMatchingPursuitCV(LinearRegressor, wraps=linear_model.OrthogonalMatchingPursuitCV):
+    """`OrthogonalMatchingPursuit` of as many features as are best: see `LinearEstimator`."""
 
 
 class BayesianRidge(LinearRegressor, wraps=linear_model.BayesianRidge):
@@ -91,12 +119,13 @@ class RANSACRegressor(LinearRegressor, wraps=linear_model.RANSACRegressor):
     def read(cls, model: Any) -> Affine:
         """The function of the estimator that it trained."""
         inner = model.estimator_
-        if not hasattr(inner, "coef_"):
+        try:
+            return Affine.of_function(inner.predict, model.n_features_in_)
+        except ModelError as error:
             raise ModelError(
                 f"RANSACRegressor holds a {type(inner).__name__}, which is not linear; only linear "
                 "estimators can be encrypted in it"
-            )
-        return Affine.of_model(inner.coef_, inner.intercept_)
+            ) from error
 
 
 class SGDRegressor(LinearRegressor, wraps=linear_model.SGDRegressor):
@@ -106,8 +135,8 @@ class SGDRegressor(LinearRegressor, wraps=linear_model.SGDRegressor):
 class _Generalized(LinearRegressor):
     """A generalized linear model: the client computes the inverse of its link."""
 
-    @staticmethod
-    def _library_scores(model: Any, rows: np.ndarray) -> np.ndarray:
+    @classmethod
+    def _library_scores(cls, model: Any, rows: np.ndarray) -> np.ndarray:
         values = np.asarray(model.predict(rows))
         return np.log(values) if _is_logarithmic(model) else values
 
@@ -137,15 +166,28 @@ class LogisticRegression(LinearClassifier, wraps=linear_model.LogisticRegression
     """Logistic regression, multinomial for several classes: see `LinearEstimator`."""
 
 
-class RidgeClassifier(LinearClassifier, wraps=linear_model.RidgeClassifier):
-    """`Ridge` on labels of -1 and 1, one or several a row: see `LinearEstimator`."""
+class LogisticRegressionCV(LinearClassifier, wraps=linear_model.LogisticRegressionCV):
+    """`LogisticRegression` with penalties chosen by cross-validation: see `LinearEstimator`."""
+
+
+class _Binarized(LinearClassifier):
+    """Least squares on labels of -1 and 1, one or several a row."""
 
     def predict(self, X: Any, fhe: str = "disable") -> np.ndarray:
         """The class of each row; of several labels a row, 0 or 1 for each."""
+        self.check_model_is_fitted()
         binarizer = self.sklearn_model._label_binarizer  # noqa: SLF001 - nothing else tells it
         if binarizer.y_type_.startswith("multilabel"):
             return (self.decision_function(X, fhe) > 0).astype(np.int64)
         return super().predict(X, fhe)
+
+
+class RidgeClassifier(_Binarized, wraps=linear_model.RidgeClassifier):
+    """`Ridge` on labels of -1 and 1, one or several a row: see `LinearEstimator`."""
+
+
+class RidgeClassifierCV(_Binarized, wraps=linear_model.RidgeClassifierCV):
+    """`RidgeClassifier` with a penalty chosen by cross-validation: see `LinearEstimator`."""
 
 
 class Perceptron(LinearClassifier, wraps=linear_model.Perceptron):
@@ -156,6 +198,10 @@ class SGDClassifier(LinearClassifier, wraps=linear_model.SGDClassifier):
     """A linear model trained by gradient descent, in the clear: see `LinearEstimator`."""
 
     def _link(self) -> Link:
-        if self.loss == "modified_huber":
+        if self.sklearn_model.loss == "modified_huber":
             return ClippedMargin()
-        return OneVersusRest() if self.affine_.n_outputs > 1 else super()._link()
+        return super()._link() if self._is_flat else OneVersusRest()
+
+
+class SGDOneClassSVM(LinearOutlierDetector, wraps=linear_model.SGDOneClassSVM):
+    """A linear one-class SVM, for outliers: see `LinearEstimator`."""
