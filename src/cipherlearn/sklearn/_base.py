@@ -177,7 +177,7 @@ class EncryptedEstimator(BaseEstimator, ABC):  # type: ignore[misc]
         """Train, and quantize."""
 
     def fit_benchmark(
-        self, X: Any, y: Any, random_state: int | None = None, **fit_params: Any
+        self, X: Any, y: Any = None, random_state: int | None = None, **fit_params: Any
     ) -> tuple[Self, Any]:
         """Fit, and fit the float model with the same parameters on the same data, to compare.
 

@@ -130,7 +130,7 @@ class LinearEstimator(EncryptedEstimator):
         return np.ndim(self._library_scores(model, np.zeros((1, self.affine_.n_features)))) == 1
 
     @classmethod
-    def from_model(cls, model: Any, X: Any, *, n_bits: Any = 8) -> Self:
+    def from_model(cls, model: Any, X: Any = None, *, n_bits: Any = 8) -> Self:
         """An estimator from a fitted float model, without training.
 
         Parameters
@@ -163,13 +163,13 @@ class LinearEstimator(EncryptedEstimator):
                 f"{cls.__name__}.from_model takes a fitted {cls.float_class.__name__}, not a "
                 f"{type(model).__name__}"
             )
+        if not is_fitted(model):
+            raise EstimatorNotFittedError(f"the {type(model).__name__} is not fitted")
         if X is None:
             raise InvalidParameterError(
                 f"{cls.__name__}.from_model needs rows X: a {type(model).__name__} does not know "
                 "the ranges of its features"
             )
-        if not is_fitted(model):
-            raise EstimatorNotFittedError(f"the {type(model).__name__} is not fitted")
         self = cls(**model.get_params(deep=False), n_bits=n_bits)
         bits = LinearBits.of(n_bits)
         if (names := getattr(model, "feature_names_in_", None)) is not None:

@@ -111,7 +111,8 @@ class Affine:
 def _values(function: Callable[[np.ndarray], np.ndarray], rows: np.ndarray) -> np.ndarray:
     """What a function gives, of shape (rows, outputs)."""
     values = np.asarray(function(rows), dtype=np.float64)
-    return values[:, None] if values.ndim == 1 else values
+    # One number a row, or, of some transformers, all numbers of a single row.
+    return values.reshape(len(rows), -1) if values.ndim == 1 else values
 
 
 def _unit_rows(units: np.ndarray, features: np.ndarray) -> np.ndarray:
