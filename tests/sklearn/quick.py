@@ -53,6 +53,8 @@ SINGLE: dict[str, dict[str, Any]] = {
         "scoring": "accuracy",
         "use_legacy_attributes": False,
     },
+    "RidgeClassifierCV": {"cv": None},
+    "RidgeCV": {"cv": None},
     "QuantileRegressor": {"alpha": 0.01},
     "TheilSenRegressor": {"max_subpopulation": 100},
 }
@@ -68,7 +70,7 @@ def made(name: str) -> Any:
     settings = QUICK if name in TREES else QUICK_LINEAR
     found = {next((n for n in names if n in known), ""): v for names, v in settings.items()}
     found.pop("", None)
-    return estimator.set_params(**found, **SINGLE.get(name, {}))
+    return estimator.set_params(**{**found, **SINGLE.get(name, {})})
 
 
 def quick(name: str) -> Any:
@@ -123,7 +125,7 @@ def numbers_for(estimator: Any) -> tuple[np.ndarray, ...]:
 
 def outputs(estimator: Any, X: Any, **options: Any) -> np.ndarray:
     """Whatever says most of rows."""
-    for method in ("predict_proba", "score_samples"):
+    for method in ("predict_proba", "score_samples", "decision_function"):
         if hasattr(estimator, method):
             return getattr(estimator, method)(X, **options)
     return predictions(estimator, X, **options)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from sklearn import linear_model
+from sklearn.metrics import check_scoring, d2_tweedie_score
 
 from cipherlearn.errors import ModelError
 from cipherlearn.sklearn.linear._estimator import (
@@ -135,6 +136,9 @@ class SGDRegressor(LinearRegressor, wraps=linear_model.SGDRegressor):
 class _Generalized(LinearRegressor):
     """A generalized linear model: the client computes the inverse of its link."""
 
+    #: How variance grows with the mean, where that is no parameter.
+    _power: ClassVar[float] = 1.0
+
     @classmethod
     def _library_scores(cls, model: Any, rows: np.ndarray) -> np.ndarray:
         values = np.asarray(model.predict(rows))
@@ -142,6 +146,12 @@ class _Generalized(LinearRegressor):
 
     def _link(self) -> Link:
         return Exponential() if _is_logarithmic(self.sklearn_model) else Identity()
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """D2, the share of deviance that is explained, as scikit-learn's models have it."""
+        values = self.predict(X)
+        power = getattr(self.sklearn_model, "power", self._power)
+        return float(d2_tweedie_score(y, values, sample_weight=sample_weight, power=power))
 
 
 def _is_logarithmic(model: Any) -> bool:
@@ -157,6 +167,8 @@ class PoissonRegressor(_Generalized, wraps=linear_model.PoissonRegressor):
 class GammaRegressor(_Generalized, wraps=linear_model.GammaRegressor):
     """Positive values whose deviation grows with them: see `LinearEstimator`."""
 
+    _power = 2.0
+
 
 class TweedieRegressor(_Generalized, wraps=linear_model.TweedieRegressor):
     """Between counts and positive values: see `LinearEstimator`."""
@@ -168,6 +180,12 @@ class LogisticRegression(LinearClassifier, wraps=linear_model.LogisticRegression
 
 class LogisticRegressionCV(LinearClassifier, wraps=linear_model.LogisticRegressionCV):
     """`LogisticRegression` with penalties chosen by cross-validation: see `LinearEstimator`."""
+
+    def score(self, X: Any, y: Any, **score_params: Any) -> float:
+        """By what penalties were chosen by: ``scoring``, or else accuracy."""
+        if self.scoring in {None, "warn"}:
+            return float(super().score(X, y, **score_params))
+        return float(check_scoring(self, self.scoring)(self, X, y, **score_params))
 
 
 class _Binarized(LinearClassifier):
