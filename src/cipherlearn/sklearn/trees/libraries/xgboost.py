@@ -201,7 +201,7 @@ class _Classifier(_Boosted, BoostedClassifier):
         return np.searchsorted(self.classes_, labels)
 
     def fit_benchmark(
-        self, X: Any, y: Any, random_state: int | None = None, **fit_params: Any
+        self, X: Any, y: Any = None, random_state: int | None = None, **fit_params: Any
     ) -> tuple[Self, Any]:
         """Fit, and fit the float model, to compare: see `EncryptedEstimator.fit_benchmark`.
 
