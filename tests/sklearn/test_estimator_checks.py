@@ -99,6 +99,9 @@ def expected_failures(estimator: Any) -> dict[str, str]:
     return {check: by[name] for check, by in EXPECTED_FAILURES.items() if name in by}
 
 
+# scikit-learn's own data, with the usual number of iterations; rows beyond those of training.
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@FEW_ROWS
 @parametrize_with_checks(importable(), expected_failed_checks=expected_failures)
 def test_scikit_learn_checks(estimator: Any, check: Callable[[Any], None]) -> None:
     check(estimator)
