@@ -9,13 +9,21 @@ import numpy as np
 import pytest
 from sklearn.base import is_classifier, is_outlier_detector, is_regressor
 from sklearn.datasets import make_classification, make_regression
+from sklearn.utils import get_tags
 
 from cipherlearn import sklearn as estimators
 from cipherlearn.errors import MissingDependencyError
-from cipherlearn.sklearn.trees.libraries import estimator_names
+from cipherlearn.sklearn._catalog import estimator_names, libraries
 
-#: Settings for a quick training. An estimator gets those that it has; of names for one thing, the
-#: first: some libraries have several, and take one of them.
+#: Estimators of trees; all others are linear.
+TREES = [n for of in libraries() if ".trees." in of.module for n in of.estimators]
+LINEAR = [name for name in estimator_names() if name not in TREES]
+
+#: Regressors whose targets are positive.
+POSITIVE = {"GammaRegressor", "PoissonRegressor", "TweedieRegressor"}
+
+#: Settings for a quick training of trees. An estimator gets those that it has; of names for one
+#: thing, the first: some libraries have several, and take one of them.
 QUICK: dict[tuple[str, ...], Any] = {
     ("n_bits",): 4,
     ("iterations", "n_estimators", "max_iter"): 5,
@@ -31,6 +39,27 @@ QUICK: dict[tuple[str, ...], Any] = {
 }
 
 
+#: The same of linear models, and of single ones.
+QUICK_LINEAR: dict[tuple[str, ...], Any] = {
+    ("n_bits",): 8,
+    ("n_components",): 1,
+    ("random_state",): 0,
+    ("cv",): 3,
+}
+SINGLE: dict[str, dict[str, Any]] = {
+    "LogisticRegressionCV": {
+        "Cs": 3,
+        "l1_ratios": (0.0,),
+        "scoring": "accuracy",
+        "use_legacy_attributes": False,
+    },
+    "RidgeClassifierCV": {"cv": None},
+    "RidgeCV": {"cv": None},
+    "QuantileRegressor": {"alpha": 0.01},
+    "TheilSenRegressor": {"max_subpopulation": 100},
+}
+
+
 def made(name: str) -> Any:
     """An estimator that is trained in no time; what keeps it from being imported, if anything."""
     try:
@@ -38,9 +67,10 @@ def made(name: str) -> Any:
     except MissingDependencyError as error:
         return error
     known = estimator.get_params()
-    found = {next((name for name in names if name in known), ""): v for names, v in QUICK.items()}
+    settings = QUICK if name in TREES else QUICK_LINEAR
+    found = {next((n for n in names if n in known), ""): v for names, v in settings.items()}
     found.pop("", None)
-    return estimator.set_params(**found)
+    return estimator.set_params(**{**found, **SINGLE.get(name, {})})
 
 
 def quick(name: str) -> Any:
@@ -62,6 +92,9 @@ def rows_and_targets(kind: str) -> tuple[np.ndarray, np.ndarray]:
     if kind == "regressor":
         X, y = make_regression(90, 4, n_informative=3, noise=1.0, random_state=0)
         return X.astype(np.float32), y
+    if kind in {"positive", "tasks"}:
+        X, y = rows_and_targets("regressor")
+        return X, np.exp(y / y.std()) if kind == "positive" else np.stack([y, X[:, 0]], axis=1)
     X, y = make_classification(
         90, 4, n_informative=3, n_redundant=0, n_classes=3, n_clusters_per_class=1, random_state=0
     )
@@ -69,8 +102,17 @@ def rows_and_targets(kind: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def data_for(estimator: Any) -> tuple[np.ndarray, Any]:
-    X, y = rows_and_targets("regressor" if is_regressor(estimator) else "classifier")
-    return X, None if is_outlier_detector(estimator) else y
+    kind = "classifier"
+    if is_regressor(estimator):
+        single = get_tags(estimator).target_tags.single_output
+        kind = "regressor" if single else "tasks"
+        kind = "positive" if type(estimator).__name__ in POSITIVE else kind
+    X, y = rows_and_targets(kind)
+    return X, None if is_outlier_detector(estimator) or is_only_transformer(estimator) else y
+
+
+def is_only_transformer(estimator: Any) -> bool:
+    return not hasattr(estimator, "predict")
 
 
 def numbers_for(estimator: Any) -> tuple[np.ndarray, ...]:
@@ -83,7 +125,13 @@ def numbers_for(estimator: Any) -> tuple[np.ndarray, ...]:
 
 def outputs(estimator: Any, X: Any, **options: Any) -> np.ndarray:
     """Whatever says most of rows."""
-    for method in ("predict_proba", "score_samples"):
+    for method in ("predict_proba", "score_samples", "decision_function"):
         if hasattr(estimator, method):
             return getattr(estimator, method)(X, **options)
-    return estimator.predict(X, **options)
+    return predictions(estimator, X, **options)
+
+
+def predictions(estimator: Any, X: Any, **options: Any) -> np.ndarray:
+    """What is predicted, or the new features of a transformer."""
+    use = estimator.transform if is_only_transformer(estimator) else estimator.predict
+    return use(X, **options)

@@ -1,4 +1,4 @@
-"""What holds for all tree estimators, whatever library trains them: scikit-learn's contract."""
+"""What holds for all estimators, whatever library trains them: scikit-learn's contract."""
 
 from __future__ import annotations
 
@@ -29,12 +29,33 @@ from cipherlearn.errors import (
     NotFittedError,
     UnknownKeyError,
 )
-from cipherlearn.sklearn.trees.libraries import estimator_names
-from tests.sklearn.quick import data_for, importable, numbers_for, outputs, quick
+from cipherlearn.sklearn._catalog import estimator_names
+from tests.sklearn.quick import (
+    LINEAR,
+    TREES,
+    data_for,
+    importable,
+    numbers_for,
+    outputs,
+    predictions,
+    quick,
+)
 
 OUTLIERS = {"IsolationForest"}
 
+#: Parts of so few rows have ranges of their own.
+FEW_ROWS = pytest.mark.filterwarnings("ignore:inputs lie far outside")
+
 #: Checks of scikit-learn that fail, for which estimators, and why.
+UNEQUAL_WEIGHTS = {
+    **dict.fromkeys(
+        ("LinearSVC", "LinearSVR", "Perceptron", "SGDClassifier", "SGDOneClassSVM", "SGDRegressor"),
+        "fails for scikit-learn's as well: the order of rows, which are drawn, counts",
+    ),
+    "HuberRegressor": "fails for scikit-learn's as well: it stops before it is as close as asked",
+    "RANSACRegressor": "fails for scikit-learn's as well: it draws rows, whatever they weigh",
+}
+FOLDS = "fails for scikit-learn's as well: weights do not change what the folds are"
 EXPECTED_FAILURES: dict[str, dict[str, str]] = {
     "check_sample_weight_equivalence_on_dense_data": {
         **dict.fromkeys(
@@ -46,14 +67,26 @@ EXPECTED_FAILURES: dict[str, dict[str, str]] = {
             "fails for scikit-learn's as well: of equal splits, weights change which is taken",
         ),
         "IsolationForest": "fails for scikit-learn's as well: it draws rows by their weights",
+        **dict.fromkeys(("LassoCV", "MultiTaskLassoCV"), FOLDS),
+        **UNEQUAL_WEIGHTS,
+    },
+    "check_sample_weight_equivalence_on_sparse_data": UNEQUAL_WEIGHTS,
+    "check_non_transformer_estimators_n_iter": {
+        **dict.fromkeys(
+            ("Ridge", "RidgeClassifier"),
+            "fails for scikit-learn's as well: what is solved at once has no iterations",
+        ),
     },
     "check_classifiers_one_label": {
         "CatBoostClassifier": "CatBoost itself does not train on one class",
     },
-    "check_fit2d_1sample": dict.fromkeys(
-        ("CatBoostClassifier", "CatBoostRegressor"),
-        "CatBoost itself does not train on constant features, and says so in an error of its own",
-    ),
+    "check_fit2d_1sample": {
+        **dict.fromkeys(
+            ("CatBoostClassifier", "CatBoostRegressor"),
+            "CatBoost itself does not train on constant features, and says so in its own words",
+        ),
+        "LassoLarsIC": "fails for scikit-learn's as well: its error does not speak of one row",
+    },
 }
 
 
@@ -69,6 +102,9 @@ def expected_failures(estimator: Any) -> dict[str, str]:
     return {check: by[name] for check, by in EXPECTED_FAILURES.items() if name in by}
 
 
+# scikit-learn's own data, with the usual number of iterations; rows beyond those of training.
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@FEW_ROWS
 @parametrize_with_checks(importable(), expected_failed_checks=expected_failures)
 def test_scikit_learn_checks(estimator: Any, check: Callable[[Any], None]) -> None:
     check(estimator)
@@ -94,6 +130,18 @@ def name(request: pytest.FixtureRequest) -> Iterator[str]:
     return request.param
 
 
+@pytest.fixture(params=TREES)
+def tree_name(request: pytest.FixtureRequest) -> Iterator[str]:
+    quick(request.param)
+    return request.param
+
+
+@pytest.fixture
+def fitted_tree(tree_name: str) -> Any:
+    """Not to be changed."""
+    return _fitted(tree_name)
+
+
 @pytest.fixture
 def estimator(name: str) -> Any:
     return quick(name)
@@ -114,16 +162,21 @@ def compiled(name: str) -> Any:
 def test_it_says_what_it_is(name: str) -> None:
     estimator = quick(name)
     kinds = [is_classifier(estimator), is_regressor(estimator), is_outlier_detector(estimator)]
-    assert kinds == [name.endswith("Classifier"), name.endswith("Regressor"), name in OUTLIERS]
+    if name in LINEAR:
+        floats = estimator.float_class()
+        assert kinds == [is_classifier(floats), is_regressor(floats), is_outlier_detector(floats)]
+    else:
+        assert kinds == [name.endswith("Classifier"), name.endswith("Regressor"), name in OUTLIERS]
 
 
 def test_parameters_are_those_of_the_float_model_and_our_own(estimator: Any) -> None:
     params = estimator.get_params()
-    assert {"n_bits", "inputs", "ensembling"} <= set(params)
+    assert "n_bits" in estimator.own_parameters
+    assert set(estimator.own_parameters) <= set(params)
     assert set(estimator.get_sklearn_params()) == set(params) - set(estimator.own_parameters)
     other = clone(estimator).set_params(n_bits={"op_inputs": 3, "op_leaves": 5})
     assert other.get_params()["n_bits"] == {"op_inputs": 3, "op_leaves": 5}
-    assert estimator.n_bits == 4
+    assert estimator.n_bits == params["n_bits"]
     assert repr(params) == repr(clone(estimator).get_params())
 
 
@@ -136,7 +189,7 @@ def test_clone_of_a_fitted_one_is_not_fitted(fitted: Any) -> None:
 def test_pipeline(estimator: Any) -> None:
     X, y = data_for(estimator)
     whole = make_pipeline(StandardScaler(), estimator).fit(X, y)
-    assert whole.predict(X).shape == (len(X),)
+    assert len(outputs(whole, X)) == len(X)
 
 
 def scorer(estimator: Any, X: Any, y: Any = None) -> float:
@@ -144,16 +197,18 @@ def scorer(estimator: Any, X: Any, y: Any = None) -> float:
     return float(np.mean(outputs(estimator, X))) if y is None else estimator.score(X, y)
 
 
+@FEW_ROWS
 def test_grid_search_over_bits(estimator: Any) -> None:
     X, y = data_for(estimator)
     search = GridSearchCV(
         estimator, {"n_bits": [1, 4]}, cv=2, scoring=scorer, error_score="raise"
     ).fit(X, y)
     assert search.best_estimator_.n_bits_["op_inputs"] == search.best_params_["n_bits"]
-    assert search.predict(X).shape == (len(X),)
+    assert len(outputs(search, X)) == len(X)
     assert search.best_score_ == search.cv_results_["mean_test_score"].max()
 
 
+@FEW_ROWS
 def test_cross_validation(estimator: Any) -> None:
     X, y = data_for(estimator)
     scores = cross_val_score(estimator, X, y, cv=3, scoring=scorer, error_score="raise")
@@ -161,15 +216,22 @@ def test_cross_validation(estimator: Any) -> None:
     assert y is None or scores.mean() > 0.4
 
 
+def assert_same(name: str, found: np.ndarray, wanted: np.ndarray) -> None:
+    """Of linear models: nearly. They are trained in the precision and the order of what comes."""
+    tolerance = 0.0 if name in TREES else 0.02 * np.abs(wanted).max()
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=tolerance)
+
+
 def test_data_frames(name: str, fitted: Any) -> None:
     estimator = quick(name)
     X, y = data_for(estimator)
     frame = pd.DataFrame(X, columns=["a", "b", "c", "d"])
-    estimator.fit(frame, None if y is None else pd.Series(y))
+    several = y is not None and y.ndim > 1
+    estimator.fit(frame, None if y is None else pd.DataFrame(y) if several else pd.Series(y))
     assert estimator.feature_names_in_.tolist() == ["a", "b", "c", "d"]
-    np.testing.assert_array_equal(outputs(estimator, frame), outputs(fitted, X))
+    assert_same(name, outputs(estimator, frame), outputs(fitted, X))
     with pytest.raises(ValueError, match="feature names"):
-        estimator.predict(frame[["b", "a", "c", "d"]])
+        outputs(estimator, frame[["b", "a", "c", "d"]])
 
 
 @pytest.mark.parametrize(
@@ -186,7 +248,7 @@ def test_lists_and_tensors(name: str, fitted: Any, given: Callable[[np.ndarray],
     X, y = data_for(estimator)
     numbers = is_regressor(estimator)
     estimator.fit(given(X), given(y) if numbers else None if y is None else y.tolist())
-    np.testing.assert_array_equal(outputs(estimator, given(X)), outputs(fitted, X))
+    assert_same(name, outputs(estimator, given(X)), outputs(fitted, X))
 
 
 def test_fitted_attributes_of_the_float_model_can_be_read(fitted: Any) -> None:
@@ -200,16 +262,16 @@ def test_fitted_attributes_of_the_float_model_can_be_read(fitted: Any) -> None:
         _ = fitted.nothing_like_that_
 
 
-def test_training_is_on_the_grid(fitted: Any) -> None:
-    X, _ = data_for(fitted)
-    assert fitted.n_features_in_ == X.shape[1]
-    assert all(code.n_states <= 2**4 for code in fitted.codes_)
-    assert fitted.n_bits_ == {"op_inputs": 4, "op_leaves": fitted.usual_leaf_bits}
+def test_training_is_on_the_grid(fitted_tree: Any) -> None:
+    X, _ = data_for(fitted_tree)
+    assert fitted_tree.n_features_in_ == X.shape[1]
+    assert all(code.n_states <= 2**4 for code in fitted_tree.codes_)
+    assert fitted_tree.n_bits_ == {"op_inputs": 4, "op_leaves": fitted_tree.usual_leaf_bits}
 
 
-def test_clear_predictions_are_those_of_the_circuit(fitted: Any) -> None:
-    X, _ = data_for(fitted)
-    estimator = copy.deepcopy(fitted)
+def test_clear_predictions_are_those_of_the_circuit(fitted_tree: Any) -> None:
+    X, _ = data_for(fitted_tree)
+    estimator = copy.deepcopy(fitted_tree)
     vars(estimator).pop("module_", None)
     scores = estimator._raw(X, "disable")
     assert "module_" not in vars(estimator)  # they need no tables
@@ -243,11 +305,12 @@ def test_fit_benchmark_trains_the_float_model_beside(estimator: Any) -> None:
     assert ours is estimator
     assert type(theirs) is estimator.float_class
     assert theirs is not ours.sklearn_model
-    found, wanted = ours.predict(X), np.asarray(theirs.predict(X)).reshape(len(X))
+    found, wanted = predictions(ours, X), np.asarray(predictions(theirs, X))
+    wanted = wanted.reshape(found.shape)
     if found.dtype.kind == "U" and wanted.dtype.kind == "i":
         wanted = ours.classes_[wanted]  # the library takes numbers for labels
-    if is_regressor(estimator):
-        assert np.corrcoef(found, wanted)[0, 1] > 0.8
+    if found.dtype.kind == "f":
+        assert np.corrcoef(found.ravel(), wanted.ravel())[0, 1] > 0.8
     else:
         assert (found == wanted).mean() > 0.75
 
@@ -255,12 +318,14 @@ def test_fit_benchmark_trains_the_float_model_beside(estimator: Any) -> None:
 def test_import_of_a_fitted_model(estimator: Any) -> None:
     X, *arguments = numbers_for(estimator)
     _, theirs = estimator.fit_benchmark(X, *arguments)
-    for rows, options in ((X, {}), (None, {}), (None, {"inputs": "used-thresholds"})):
+    without_rows = [(None, {}), (None, {"inputs": "used-thresholds"})]
+    for rows, options in [(X, {}), *(without_rows if type(estimator).__name__ in TREES else [])]:
         ours = estimators.from_model(theirs, rows, n_bits=8, **options)
         assert type(ours) is type(estimator)
-        found, wanted = ours.predict(X), np.asarray(theirs.predict(X)).reshape(len(X))
-        if is_regressor(estimator):
-            assert np.corrcoef(found, wanted)[0, 1] > 0.9
+        found, wanted = predictions(ours, X), np.asarray(predictions(theirs, X))
+        wanted = wanted.reshape(found.shape)
+        if found.dtype.kind == "f":
+            assert np.corrcoef(found.ravel(), wanted.ravel())[0, 1] > 0.9
         else:
             assert (found == wanted).mean() > 0.9
 
@@ -278,17 +343,24 @@ def test_import_with_rows_of_another_width(fitted: Any) -> None:
         type(fitted).from_model(fitted.sklearn_model, X[:, :3])
 
 
+def test_encrypted_rows_are_clear_rows(compiled: Any) -> None:
+    X, _ = data_for(compiled)
+    for rows in (X[:20], X[:1]):
+        found = outputs(compiled, rows, fhe="execute")
+        np.testing.assert_array_equal(found, outputs(compiled, rows))
+
+
 @pytest.mark.parametrize("ensembling", ["server", "client"])
 @pytest.mark.parametrize("inputs", ["grid", "used-thresholds"])
-def test_encrypted_is_clear(name: str, ensembling: str, inputs: str) -> None:
-    estimator = quick(name).set_params(ensembling=ensembling, inputs=inputs)
+def test_encrypted_is_clear(tree_name: str, ensembling: str, inputs: str) -> None:
+    estimator = quick(tree_name).set_params(ensembling=ensembling, inputs=inputs)
     X, y = data_for(estimator)
     estimator.fit(X, y).compile(engine="clear")
     np.testing.assert_array_equal(
         outputs(estimator, X[:20]), outputs(estimator, X[:20], fhe="execute")
     )
     np.testing.assert_allclose(
-        outputs(estimator, X[:20]), outputs(_fitted(name), X[:20]), rtol=1e-12, atol=1e-15
+        outputs(estimator, X[:20]), outputs(_fitted(tree_name), X[:20]), rtol=1e-12, atol=1e-15
     )
 
 
@@ -301,9 +373,9 @@ def test_simulation_without_errors_is_clear(compiled: Any) -> None:
 @pytest.mark.parametrize(
     "use",
     [
-        lambda e, X: e.predict(X),
+        predictions,
         outputs,
-        lambda e, X: e.predict(X, fhe="execute"),
+        lambda e, X: predictions(e, X, fhe="execute"),
         lambda e, X: e.compile(),
         lambda e, X: e.cost(),
         lambda e, X: e.circuit,
@@ -325,7 +397,7 @@ def test_nothing_works_before_fit(estimator: Any, use: Callable[[Any, Any], Any]
 def test_no_encryption_before_compile(fitted: Any, mode: str) -> None:
     X, _ = data_for(fitted)
     with pytest.raises(NotCompiledError, match=r"compile\(\)"):
-        fitted.predict(X, fhe=mode)
+        predictions(fitted, X, fhe=mode)
     with pytest.raises(NotCompiledError, match=r"compile\(\)"):
         fitted.cost()
 
@@ -334,7 +406,7 @@ def test_no_encryption_before_compile(fitted: Any, mode: str) -> None:
 def test_a_wrong_mode(fitted: Any, mode: Any) -> None:
     X, _ = data_for(fitted)
     with pytest.raises(ValueError, match="disable"):
-        fitted.predict(X, fhe=mode)
+        predictions(fitted, X, fhe=mode)
 
 
 @pytest.mark.parametrize(
@@ -342,7 +414,7 @@ def test_a_wrong_mode(fitted: Any, mode: Any) -> None:
     [
         (0, InvalidParameterError),
         (-2, InvalidParameterError),
-        (13, InvalidParameterError),
+        (17, InvalidParameterError),
         (2.5, (InvalidTypeError, InvalidParameterError)),
         ("many", InvalidParameterError),
         (None, (InvalidTypeError, InvalidParameterError)),
@@ -365,23 +437,23 @@ def test_wrong_bits(estimator: Any, n_bits: Any, error: Any) -> None:
     ("parameter", "accepted"),
     [("inputs", ["grid", "used-thresholds"]), ("ensembling", ["server", "client"])],
 )
-def test_wrong_choices(fitted: Any, parameter: str, accepted: list[str]) -> None:
+def test_wrong_choices(fitted_tree: Any, parameter: str, accepted: list[str]) -> None:
     for value in ("other", None):
-        other = clone(fitted).set_params(**{parameter: value})
+        other = clone(fitted_tree).set_params(**{parameter: value})
         with pytest.raises(InvalidParameterError, match=parameter) as caught:
             other.fit(*data_for(other))
         assert str(accepted) in str(caught.value)
         with pytest.raises(InvalidParameterError, match=parameter):
-            type(fitted).from_model(fitted.sklearn_model, **{parameter: value})
+            type(fitted_tree).from_model(fitted_tree.sklearn_model, **{parameter: value})
 
 
 def test_wrong_number_of_features(fitted: Any) -> None:
     X, _ = data_for(fitted)
     for rows in (X[:, :3], np.hstack([X, X])):
         with pytest.raises(ValueError, match=r"features"):
-            fitted.predict(rows)
+            predictions(fitted, rows)
     with pytest.raises(ValueError, match="2D"):
-        fitted.predict(X[0])
+        predictions(fitted, X[0])
 
 
 @pytest.mark.filterwarnings("ignore:Missing values detected")  # interpret's graphs show none
@@ -390,10 +462,10 @@ def test_missing_values(estimator: Any, fitted: Any) -> None:
     gaps = X.copy()
     gaps[::7, 1] = np.nan
     with pytest.raises(ValueError, match="NaN"):
-        fitted.predict(gaps)  # it saw none in training
+        predictions(fitted, gaps)  # it saw none in training
     if get_tags(estimator).input_tags.allow_nan:
         estimator.fit(gaps, y)
-        assert estimator.predict(gaps).shape == (len(X),)
+        assert len(predictions(estimator, gaps)) == len(X)
     else:
         with pytest.raises(ValueError, match="NaN"):
             estimator.fit(gaps, y)
@@ -405,7 +477,7 @@ def test_infinite_values(estimator: Any, fitted: Any, value: float) -> None:
     rows = X.copy()
     rows[3, 1] = value
     with pytest.raises(ValueError, match="infinity"):
-        fitted.predict(rows)
+        predictions(fitted, rows)
     with pytest.raises(ValueError, match="infinity"):
         estimator.fit(rows, y)
 
@@ -417,4 +489,4 @@ def test_text_as_a_feature(estimator: Any, fitted: Any) -> None:
     with pytest.raises(ValueError, match="text"):
         estimator.fit(rows, y)
     with pytest.raises(ValueError, match="text"):
-        fitted.predict(rows)
+        predictions(fitted, rows)

@@ -1,4 +1,4 @@
-"""What holds for all tree estimators, beside scikit-learn's own contract: imports, copies, text."""
+"""What holds for all estimators, beside scikit-learn's own contract: imports, copies, text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.base import is_classifier, is_regressor
+from sklearn.base import is_regressor
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -28,15 +28,20 @@ from cipherlearn.errors import (
     NotCompiledError,
     NotFittedError,
 )
+from cipherlearn.sklearn._catalog import estimator_names
 from cipherlearn.sklearn.trees.ensemble import TreeEnsemble
-from cipherlearn.sklearn.trees.libraries import estimator_names
-from tests.sklearn.quick import data_for, numbers_for, outputs, quick
+from tests.sklearn.quick import TREES, data_for, numbers_for, outputs, quick
 
 
 @pytest.fixture(params=estimator_names())
 def name(request: pytest.FixtureRequest) -> Iterator[str]:
     quick(request.param)  # skips if its library is not there
     return request.param
+
+
+@pytest.fixture(params=TREES)
+def tree(request: pytest.FixtureRequest) -> Any:
+    return quick(request.param)
 
 
 @pytest.fixture
@@ -76,7 +81,7 @@ def test_copies_predict_alike(
     if not other.is_compiled:  # a program of an engine cannot be stored
         assert other.fhe_circuit is None
         with pytest.raises(NotCompiledError, match=r"compile\(\)"):
-            other.predict(X, fhe="execute")
+            outputs(other, X, fhe="execute")
         other.compile(engine="clear")
     found = outputs(other, X[:5], fhe="execute")
     np.testing.assert_allclose(found, wanted[:5], rtol=1e-12)
@@ -90,7 +95,7 @@ def test_stored_estimators_are_not_compiled(estimator: Any) -> None:
 
 
 def test_logarithms_of_probabilities(estimator: Any) -> None:
-    if not is_classifier(estimator):
+    if not hasattr(estimator, "predict_proba"):
         assert not hasattr(estimator, "predict_log_proba")
         return
     X, y = data_for(estimator)
@@ -99,25 +104,25 @@ def test_logarithms_of_probabilities(estimator: Any) -> None:
     np.testing.assert_allclose(np.exp(found), estimator.predict_proba(X[:9]))
 
 
-def test_text_names_the_column(estimator: Any) -> None:
-    X, y = data_for(estimator)
+def test_text_names_the_column(tree: Any) -> None:
+    X, y = data_for(tree)
     rows = X.astype(object)
     rows[:, 2] = "red"
     rows[5, 2] = "12"
     with pytest.raises(InvalidParameterError, match=r"column 2 of X holds text, such as 'red'.*g"):
-        estimator.fit(rows, y)
+        tree.fit(rows, y)
     with pytest.raises(InvalidParameterError, match="column 2 of X holds text"):
-        estimator.fit(rows.tolist(), y)
+        tree.fit(rows.tolist(), y)
     frame = pd.DataFrame(X, columns=list("abcd")).assign(c="red")
-    if not estimator._takes_categories():
+    if not tree._takes_categories():
         message = "columns? .*'c'.* hold.*(encode it as numbers|set enable_categorical)"
         with pytest.raises(InvalidParameterError, match=message):
-            estimator.fit(frame, y)
-    estimator.fit(frame.assign(c=1.0), y)
+            tree.fit(frame, y)
+    tree.fit(frame.assign(c=1.0), y)
     with pytest.raises(InvalidParameterError, match="column"):
-        estimator.predict(frame)
+        tree.predict(frame)
     with pytest.raises(ValueError, match="feature names"):
-        estimator.predict(frame[["c", "a", "b", "d"]])
+        tree.predict(frame[["c", "a", "b", "d"]])
 
 
 def test_benchmarks_change_no_parameter(
@@ -141,41 +146,41 @@ def test_benchmarks_change_no_parameter(
         assert seeds[0] == seeds[1] is not None
 
 
-def test_agreement_with_an_imported_model(estimator: Any) -> None:
-    X, *arguments = numbers_for(estimator)
-    floats = estimator.fit_benchmark(X, *arguments)[1]
-    assert estimator.agreement_ is None
+def test_agreement_with_an_imported_model(tree: Any) -> None:
+    X, *arguments = numbers_for(tree)
+    floats = tree.fit_benchmark(X, *arguments)[1]
+    assert tree.agreement_ is None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AgreementWarning)
-        coarse = type(estimator).from_model(floats, X, n_bits=1)
+        coarse = type(tree).from_model(floats, X, n_bits=1)
     bits = {"op_inputs": 10, "op_leaves": 16}
-    fine = type(estimator).from_model(floats, X, n_bits=bits, inputs="used-thresholds")
+    fine = type(tree).from_model(floats, X, n_bits=bits, inputs="used-thresholds")
     assert 0.99 < fine.agreement_ <= 1.0
     assert coarse.agreement_ <= fine.agreement_
-    assert type(estimator).from_model(floats).agreement_ is None
-    if not is_regressor(estimator):
+    assert type(tree).from_model(floats).agreement_ is None
+    if not is_regressor(tree):
         theirs = np.asarray(floats.predict(X)).reshape(-1)
         # Where two classes are equally probable, either agrees.
         assert coarse.agreement_ >= (coarse.predict(X) == theirs).mean() - 0.02
 
 
-def test_imported_models_take_missing_values(estimator: Any) -> None:
-    X, *_ = numbers_for(estimator)
-    floats = float_model(estimator)
+def test_imported_models_take_missing_values(tree: Any) -> None:
+    X, *_ = numbers_for(tree)
+    floats = float_model(tree)
     bits = {"op_inputs": 8, "op_leaves": 16}
-    model = type(estimator).from_model(floats, X, n_bits=bits, inputs="used-thresholds")
+    model = type(tree).from_model(floats, X, n_bits=bits, inputs="used-thresholds")
     gaps = X.astype(np.float64)
     gaps[::3, 1] = np.nan
-    if not get_tags(estimator).input_tags.allow_nan:
+    if not get_tags(tree).input_tags.allow_nan:
         with pytest.raises(ValueError, match="contains NaN"):
             model.predict(gaps)
         return
-    assert type(estimator).from_model(floats, X).predict(gaps).shape == (len(X),)
+    assert type(tree).from_model(floats, X).predict(gaps).shape == (len(X),)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # some libraries warn of values that training lacked
         wanted = np.asarray(floats.predict(gaps)).reshape(len(X))
     found = model.predict(gaps)
-    if is_regressor(estimator):
+    if is_regressor(tree):
         np.testing.assert_allclose(found, wanted, rtol=1e-2, atol=1e-2 * np.abs(wanted).max())
     else:
         assert (found == wanted).mean() > 0.85  # a single tree has classes that are as probable
@@ -194,6 +199,7 @@ def test_only_the_last_step_can_be_imported(estimator: Any) -> None:
 def test_models_of_unknown_versions(
     estimator: Any, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    X, *_ = numbers_for(estimator)
     floats = float_model(estimator)
 
     def read(_: Any) -> TreeEnsemble:
@@ -202,17 +208,17 @@ def test_models_of_unknown_versions(
     monkeypatch.setattr(type(estimator), "read", staticmethod(read))
     package = type(estimator).float_class.__module__.partition(".")[0]
     with pytest.raises(ModelError, match=rf"{package} \d.* stores models in a way that is not"):
-        type(estimator).from_model(floats)
+        type(estimator).from_model(floats, X)
     with pytest.raises(NotFittedError, match="is not fitted"):
-        type(estimator).from_model(estimator.float_class())
+        type(estimator).from_model(estimator.float_class(), X)
 
 
 def test_what_was_read_is_compared_with_the_library(
-    estimator: Any, monkeypatch: pytest.MonkeyPatch
+    tree: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    X, y = data_for(estimator)
+    X, y = data_for(tree)
     right = TreeEnsemble.raw_scores
     monkeypatch.setattr(TreeEnsemble, "raw_scores", lambda self, rows: right(self, rows) + 0.1)
     with pytest.raises(ModelError, match=r"is not understood: .* differ by 0\.1"):
-        estimator.fit(X, y)
-    assert not estimator.is_fitted
+        tree.fit(X, y)
+    assert not tree.is_fitted

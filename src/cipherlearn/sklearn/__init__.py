@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cipherlearn.sklearn.trees.libraries import estimator, estimator_for, estimator_names
+from cipherlearn.sklearn._catalog import estimator, estimator_for, estimator_names
 
 
 def from_model(model: Any, X: Any = None, **options: Any) -> Any:

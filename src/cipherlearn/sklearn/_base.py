@@ -75,6 +75,11 @@ class EncryptedEstimator(BaseEstimator, ABC):  # type: ignore[misc]
             constructor = _constructor(_signature(wraps, cls.own_parameters))
             type.__setattr__(cls, "__init__", constructor)
 
+    @classmethod
+    def takes(cls, model: Any) -> bool:
+        """Whether a model becomes this estimator where nobody says which: its float model does."""
+        return type(model) is cls.float_class
+
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Parameters, those included that the library takes under other names than its own."""
         return {**super().get_params(deep), **vars(self).get("_library_params", {})}
@@ -172,7 +177,7 @@ class EncryptedEstimator(BaseEstimator, ABC):  # type: ignore[misc]
         """Train, and quantize."""
 
     def fit_benchmark(
-        self, X: Any, y: Any, random_state: int | None = None, **fit_params: Any
+        self, X: Any, y: Any = None, random_state: int | None = None, **fit_params: Any
     ) -> tuple[Self, Any]:
         """Fit, and fit the float model with the same parameters on the same data, to compare.
 
@@ -324,6 +329,12 @@ def takes_any(cls: type) -> bool:
 def without_graph(values: Any) -> Any:
     """Tensors as arrays; all else as it is."""
     return values.detach().cpu().numpy() if hasattr(values, "detach") else values
+
+
+def counted(rows: np.ndarray, weights: Any) -> np.ndarray:
+    """Rows without those that weigh nothing: quantization is as if they were not there."""
+    given = np.asarray(() if weights is None else without_graph(weights))
+    return rows[given != 0] if given.shape == (len(rows),) and given.any() else rows
 
 
 def check_choice(value: Any, name: str, accepted: tuple[str, ...]) -> str:

@@ -16,7 +16,8 @@ from sklearn.utils.validation import column_or_1d, validate_data
 
 from cipherlearn.engines.execution import FheMode
 from cipherlearn.errors import InvalidParameterError, InvalidTypeError
-from cipherlearn.sklearn._base import check_choice, without_graph
+from cipherlearn.sklearn._base import check_choice, counted, without_graph
+from cipherlearn.sklearn._reading import reading
 from cipherlearn.sklearn.trees import columns
 from cipherlearn.sklearn.trees._importing import (
     ENSEMBLING,
@@ -30,7 +31,6 @@ from cipherlearn.sklearn.trees.grid import feature_code, used_codes
 from cipherlearn.sklearn.trees.module import TreeModule
 from cipherlearn.sklearn.trees.program import Planes
 from cipherlearn.sklearn.trees.quantized import QuantizedTrees
-from cipherlearn.sklearn.trees.reading import reading
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -152,8 +152,8 @@ class TreeEstimator(ImportingEstimator):
         categories = self._categorical(rows, fit_params)
         rows = self._with_gaps(rows, categories)
         columns.check_range(rows, self.precision)
-        counted = _counted(rows, fit_params.get("sample_weight"))
-        self.codes_ = codes = self._kept_grid(rows) or self._grid(counted, bits, categories)
+        weighed = counted(rows, fit_params.get("sample_weight"))
+        self.codes_ = codes = self._kept_grid(rows) or self._grid(weighed, bits, categories)
         model = self._train(on_grid(rows, codes), targets, categories, fit_params)
         return self._adopt(model, codes, bits)
 
@@ -388,12 +388,6 @@ def on_grid(rows: np.ndarray, codes: list[FeatureCode]) -> np.ndarray:
         for code, column in zip(codes, rows.T, strict=True)
     ]
     return np.stack(found, axis=1)
-
-
-def _counted(rows: np.ndarray, weights: Any) -> np.ndarray:
-    """Rows without those that weigh nothing: the grid is as if they were not there."""
-    given = np.asarray(() if weights is None else without_graph(weights))
-    return rows[given != 0] if given.shape == (len(rows),) and given.any() else rows
 
 
 def _validated(

@@ -25,12 +25,20 @@ from cipherlearn.sklearn._base import (
     check_choice,
     takes_any,
 )
-from cipherlearn.sklearn.trees import columns, reading
+from cipherlearn.sklearn._reading import (
+    check_reading,
+    is_fitted,
+    library_of,
+    reading,
+    refuse_composed,
+)
+from cipherlearn.sklearn.trees import columns
 from cipherlearn.sklearn.trees.bits import USUAL_LEAF_BITS, TreeBits
 from cipherlearn.sklearn.trees.encoding import CategoricalCode, FeatureCode, OrdinalCode
 from cipherlearn.sklearn.trees.ensemble import TreeEnsemble
 from cipherlearn.sklearn.trees.grid import threshold_codes
 from cipherlearn.sklearn.trees.quantized import QuantizedTrees
+from cipherlearn.sklearn.trees.reading import alike, explained, probes, reach_of, split_by_category
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -70,11 +78,6 @@ class ImportingEstimator(EncryptedEstimator):
         """The trees of a fitted float model."""
 
     @classmethod
-    def takes(cls, model: Any) -> bool:
-        """Whether a model becomes this estimator where nobody says which: its float model does."""
-        return type(model) is cls.float_class
-
-    @classmethod
     def _wrapped(cls, model: Any) -> Any:
         """A model as the float class: libraries have other classes for what it holds."""
         return model
@@ -82,7 +85,7 @@ class ImportingEstimator(EncryptedEstimator):
     @staticmethod
     def _is_trained(model: Any) -> bool:
         """Whether a float model is fitted."""
-        return reading.is_fitted(model)
+        return is_fitted(model)
 
     def _read(self, model: Any, codes: Sequence[FeatureCode]) -> TreeEnsemble:
         """The trees of a fitted float model, with categories numbered as in the codes."""
@@ -105,7 +108,7 @@ class ImportingEstimator(EncryptedEstimator):
 
     def _probes(self, ensemble: TreeEnsemble) -> np.ndarray:
         """Rows that the library's scores are compared on."""
-        return reading.probes(ensemble, missing=self._takes_missing(), precision=self.precision)
+        return probes(ensemble, missing=self._takes_missing(), precision=self.precision)
 
     @classmethod
     def _check_import(cls, ensemble: TreeEnsemble, X: Any) -> None:
@@ -155,7 +158,7 @@ class ImportingEstimator(EncryptedEstimator):
 
     def _alike(self, scores: np.ndarray, exact: np.ndarray) -> np.ndarray:
         """Rows with the same prediction by these scores and by those."""
-        return reading.alike(self._predictions(scores), self._predictions(exact))
+        return alike(self._predictions(scores), self._predictions(exact))
 
     @classmethod
     def from_model(
@@ -204,7 +207,7 @@ class ImportingEstimator(EncryptedEstimator):
         AgreementWarning
             If `agreement_` is below 0.99 of the rows (0.98 of the variance, for regressors).
         """
-        reading.refuse_composed(model)
+        refuse_composed(model)
         model = cls._wrapped(model)
         if not isinstance(model, cls.float_class):
             raise InvalidTypeError(
@@ -215,7 +218,7 @@ class ImportingEstimator(EncryptedEstimator):
         self, bits = cls._with_parameters_of(model, own)
         if not cls._is_trained(model):
             raise EstimatorNotFittedError(f"the {type(model).__name__} is not fitted")
-        with reading.reading(cls.float_class):
+        with reading(cls.float_class):
             ensemble = cls.read(model)
             named, names = cls._feature_names(model), cls._category_names(model)
         cls._check_import(ensemble, X)
@@ -237,7 +240,7 @@ class ImportingEstimator(EncryptedEstimator):
         if not hasattr(X, "iloc") or X.shape[1] != ensemble.n_features:
             return  # wrong numbers of features are told later
         types = list(X.dtypes)
-        split = sorted(reading.split_by_category(ensemble) - self.categories_.keys())
+        split = sorted(split_by_category(ensemble) - self.categories_.keys())
         if self.unnamed_categories == "hashes":
             self._number(X, [f for f in split if types[f].kind not in "biuf"])
         if self.unnamed_categories != "codes":
@@ -291,7 +294,7 @@ class ImportingEstimator(EncryptedEstimator):
             dtype=np.float64,
             ensure_all_finite="allow-nan" if missing else True,
         )
-        categories = reading.split_by_category(ensemble)
+        categories = split_by_category(ensemble)
         rows = np.asarray(self._with_gaps(rows, categories))
         columns.check_range(rows, self.precision)
         chosen = self._grid(rows, bits, categories)
@@ -310,17 +313,17 @@ class ImportingEstimator(EncryptedEstimator):
         """Raise `ModelError` unless the library gives the scores that were read."""
         ensemble = self._exact(model)
         rows = self._probes(ensemble)
-        with warnings.catch_warnings(), reading.reading(self.float_class):
+        with warnings.catch_warnings(), reading(self.float_class):
             # Of what is unusual about these rows, which are not the user's.
             warnings.simplefilter("ignore")
             scores = self._library_scores(model, self._as_taken(model, rows))
         if scores is not None:
-            reading.check_reading(
+            check_reading(
                 ensemble.raw_scores(rows),
                 scores,
-                f"the model is not understood: {reading.library_of(self.float_class)} stores it in "
+                f"the model is not understood: {library_of(self.float_class)} stores it in "
                 "a way that is not known here. Report it with the parameters of the model",
-                reach=reading.reach_of(ensemble),
+                reach=reach_of(ensemble),
             )
 
     def _model_scores(self, model: Any, rows: np.ndarray, X: Any) -> np.ndarray:
@@ -344,7 +347,7 @@ class ImportingEstimator(EncryptedEstimator):
         ours = self.quantized_.scores(rows)
         theirs = self._model_scores(model, rows, X.iloc[::step] if hasattr(X, "iloc") else X)
         if is_regressor(self):
-            found = reading.explained(self._predictions(ours), self._predictions(theirs))
+            found = explained(self._predictions(ours), self._predictions(theirs))
             least = LEAST_EXPLAINED
             what = f"R2 is {found:.3f}"
         else:

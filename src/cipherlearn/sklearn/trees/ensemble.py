@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from cipherlearn.errors import ModelError
-from cipherlearn.sklearn.trees.links import Identity, Link
+from cipherlearn.sklearn.links import Identity, Link
 
 #: What stands for a feature in the nodes that are leaves.
 LEAF = -1

@@ -12,10 +12,11 @@ from sklearn.base import BaseEstimator
 from cipherlearn.errors import InvalidParameterError, ModelError
 from cipherlearn.onnx import ModelSource, OnnxRuntimeModel, load_model
 from cipherlearn.onnx.graph import tensor_shapes, tensor_types
+from cipherlearn.sklearn._reading import check_reading
 from cipherlearn.sklearn.trees._estimator import TreeClassifier, TreeEstimator, TreeRegressor
 from cipherlearn.sklearn.trees.ensemble import TreeEnsemble
 from cipherlearn.sklearn.trees.onnx_nodes import OPERATORS, read_node
-from cipherlearn.sklearn.trees.reading import check_reading, probes
+from cipherlearn.sklearn.trees.reading import probes
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -11,8 +11,7 @@ import onnx
 
 from cipherlearn.errors import ModelError, UnsupportedAttributeError
 from cipherlearn.onnx import attribute_value
-from cipherlearn.sklearn.trees.ensemble import LEAF, Tree, TreeEnsemble
-from cipherlearn.sklearn.trees.links import (
+from cipherlearn.sklearn.links import (
     Identity,
     Link,
     Logistic,
@@ -22,6 +21,7 @@ from cipherlearn.sklearn.trees.links import (
     Softmax,
     SoftmaxOfNonzero,
 )
+from cipherlearn.sklearn.trees.ensemble import LEAF, Tree, TreeEnsemble
 
 #: Operators that are read.
 OPERATORS = ("TreeEnsemble", "TreeEnsembleClassifier", "TreeEnsembleRegressor")

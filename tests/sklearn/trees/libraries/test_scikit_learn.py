@@ -16,9 +16,9 @@ from threadpoolctl import threadpool_limits
 from cipherlearn import sklearn as estimators
 from cipherlearn.errors import InvalidParameterError, NotFittedError
 from cipherlearn.sklearn import from_model
+from cipherlearn.sklearn.links import Exponential, Logistic, Softmax
 from cipherlearn.sklearn.trees._estimator import on_grid
 from cipherlearn.sklearn.trees.ensemble import TreeEnsemble
-from cipherlearn.sklearn.trees.links import Exponential, Logistic, Softmax
 
 #: Leaves as fine as they get.
 FINE = {"op_inputs": 5, "op_leaves": 16}

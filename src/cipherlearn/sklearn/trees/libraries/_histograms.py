@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from cipherlearn.errors import InvalidParameterError
+from cipherlearn.sklearn.links import Link
 from cipherlearn.sklearn.trees.ensemble import LEAF, Tree, TreeEnsemble
-from cipherlearn.sklearn.trees.links import Link
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,14 @@ import numpy as np
 
 from cipherlearn.errors import InvalidParameterError, InvalidTypeError, ModelError
 from cipherlearn.sklearn._base import EstimatorNotFittedError
+from cipherlearn.sklearn.links import (
+    Exponential,
+    Identity,
+    Link,
+    Logistic,
+    Probability,
+    Softmax,
+)
 from cipherlearn.sklearn.trees._estimator import (
     TreeClassifier,
     TreeEstimator,
@@ -23,14 +31,6 @@ from cipherlearn.sklearn.trees._estimator import (
 )
 from cipherlearn.sklearn.trees.encoding import CategoricalCode, FeatureCode
 from cipherlearn.sklearn.trees.ensemble import LEAF, Tree, TreeEnsemble
-from cipherlearn.sklearn.trees.links import (
-    Exponential,
-    Identity,
-    Link,
-    Logistic,
-    Probability,
-    Softmax,
-)
 from cipherlearn.sklearn.trees.reading import split_by_category
 
 if TYPE_CHECKING:

@@ -14,12 +14,7 @@ from sklearn.preprocessing import LabelEncoder
 from sklearn.utils.validation import column_or_1d
 
 from cipherlearn.errors import InvalidParameterError, ModelError
-from cipherlearn.sklearn.trees._estimator import TreeEstimator, TreeRegressor, on_grid
-from cipherlearn.sklearn.trees.bits import TreeBits
-from cipherlearn.sklearn.trees.encoding import FeatureCode, OrdinalCode
-from cipherlearn.sklearn.trees.ensemble import LEAF, Tree, TreeEnsemble
-from cipherlearn.sklearn.trees.libraries._boosting import BoostedClassifier
-from cipherlearn.sklearn.trees.links import (
+from cipherlearn.sklearn.links import (
     Exponential,
     Identity,
     Link,
@@ -27,6 +22,11 @@ from cipherlearn.sklearn.trees.links import (
     Probability,
     Softmax,
 )
+from cipherlearn.sklearn.trees._estimator import TreeEstimator, TreeRegressor, on_grid
+from cipherlearn.sklearn.trees.bits import TreeBits
+from cipherlearn.sklearn.trees.encoding import FeatureCode, OrdinalCode
+from cipherlearn.sklearn.trees.ensemble import LEAF, Tree, TreeEnsemble
+from cipherlearn.sklearn.trees.libraries._boosting import BoostedClassifier
 
 PACKAGE = "lightgbm"
 EXTRA = "boosting"

@@ -15,6 +15,15 @@ from sklearn.utils import get_tags
 from sklearn.utils.validation import validate_data
 
 from cipherlearn.errors import InvalidParameterError
+from cipherlearn.sklearn.links import (
+    Exponential,
+    Identity,
+    Isolation,
+    Link,
+    Logistic,
+    Shares,
+    Softmax,
+)
 from cipherlearn.sklearn.trees._estimator import (
     DecidingClassifier,
     TreeClassifier,
@@ -26,15 +35,6 @@ from cipherlearn.sklearn.trees.bits import TreeBits
 from cipherlearn.sklearn.trees.encoding import FeatureCode
 from cipherlearn.sklearn.trees.ensemble import LEAF, Tree, TreeEnsemble
 from cipherlearn.sklearn.trees.libraries import _histograms as histograms
-from cipherlearn.sklearn.trees.links import (
-    Exponential,
-    Identity,
-    Isolation,
-    Link,
-    Logistic,
-    Shares,
-    Softmax,
-)
 from cipherlearn.sklearn.trees.reading import as_probable
 
 if TYPE_CHECKING:

@@ -12,10 +12,7 @@ import xgboost
 
 from cipherlearn.errors import InvalidParameterError, ModelError
 from cipherlearn.sklearn._base import EstimatorNotFittedError
-from cipherlearn.sklearn.trees._estimator import TreeEstimator, TreeRegressor, on_grid
-from cipherlearn.sklearn.trees.ensemble import LEAF, Tree, TreeEnsemble
-from cipherlearn.sklearn.trees.libraries._boosting import BoostedClassifier
-from cipherlearn.sklearn.trees.links import (
+from cipherlearn.sklearn.links import (
     Exponential,
     Identity,
     Link,
@@ -23,6 +20,9 @@ from cipherlearn.sklearn.trees.links import (
     Probability,
     Softmax,
 )
+from cipherlearn.sklearn.trees._estimator import TreeEstimator, TreeRegressor, on_grid
+from cipherlearn.sklearn.trees.ensemble import LEAF, Tree, TreeEnsemble
+from cipherlearn.sklearn.trees.libraries._boosting import BoostedClassifier
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -213,7 +213,7 @@ class _Classifier(_Boosted, BoostedClassifier):
         return np.searchsorted(self.classes_, labels)
 
     def fit_benchmark(
-        self, X: Any, y: Any, random_state: int | None = None, **fit_params: Any
+        self, X: Any, y: Any = None, random_state: int | None = None, **fit_params: Any
     ) -> tuple[Self, Any]:
         """Fit, and fit the float model, to compare: see `EncryptedEstimator.fit_benchmark`.
 

@@ -82,6 +82,20 @@ class OneVersusRest(Link):
 
 
 @dataclass(frozen=True)
+class ClippedMargin(Link):
+    """One margin a class, or one of the second of two: from -1, surely not, to 1, surely."""
+
+    def __call__(self, scores: np.ndarray) -> np.ndarray:
+        """Probabilities of the classes; equal ones where no class has any."""
+        each = (np.clip(scores, -1.0, 1.0) + 1.0) / 2.0
+        if each.shape[1] == 1:
+            return np.concatenate([1.0 - each, each], axis=1)
+        total = each.sum(axis=1, keepdims=True)
+        equal = np.full_like(each, 1.0 / each.shape[1])
+        return np.divide(each, total, out=equal, where=total > 0)
+
+
+@dataclass(frozen=True)
 class Softmax(Link):
     """One score a class."""
 

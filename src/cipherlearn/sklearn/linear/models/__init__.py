@@ -1,0 +1,1 @@
+"""One file a module of scikit-learn: see `cipherlearn.sklearn._catalog`."""

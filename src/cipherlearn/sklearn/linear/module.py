@@ -1,0 +1,208 @@
+"""An affine function as a circuit: one product of integers, and what the client adds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cipherlearn.circuit import Builder, Circuit, Evaluation
+from cipherlearn.circuit.values import IntValue
+from cipherlearn.engines import CompileOptions, Engine, Program
+from cipherlearn.engines.execution import FheMode, run_circuit
+from cipherlearn.errors import InvalidParameterError, NotCompiledError, UnknownKeyError
+from cipherlearn.quantization.circuit_model import CircuitModel
+from cipherlearn.quantization.quantizers import (
+    MAXIMUM_BITS,
+    MinMaxQuantizationStats,
+    QuantizationOptions,
+    UniformQuantizationParameters,
+    UniformQuantizer,
+    check_bits,
+)
+from cipherlearn.sklearn.linear.affine import Affine
+
+#: Names of the input and of the result.
+FEATURES, SCORES = "features", "scores"
+
+#: Most bits of features, and of weights.
+MOST_BITS = 16
+
+#: Most rows that are encrypted together.
+BATCH_ROWS = 64
+
+
+@dataclass(frozen=True)
+class LinearBits:
+    """Bits of features and of weights.
+
+    Parameters
+    ----------
+    inputs, weights : int
+    """
+
+    inputs: int
+    weights: int
+
+    @classmethod
+    def of(cls, n_bits: Any) -> LinearBits:
+        """Bits as users give them: one number, or a dictionary.
+
+        Raises
+        ------
+        InvalidParameterError, UnknownKeyError
+            If it is neither, a number is out of range, or a key is missing or unknown.
+        """
+        keys = ("op_inputs", "op_weights")
+        if not isinstance(n_bits, dict):
+            bits = check_bits(n_bits, "n_bits", MOST_BITS)
+            return cls(bits, bits)
+        if unknown := sorted(str(key) for key in n_bits if key not in keys):
+            raise UnknownKeyError(
+                f"n_bits does not take the keys {unknown}; it takes 'op_inputs' and 'op_weights'"
+            )
+        if missing := [key for key in keys if key not in n_bits]:
+            raise InvalidParameterError(f"n_bits lacks the mandatory keys {missing}")
+        return cls(*(check_bits(n_bits[key], f"n_bits[{key!r}]", MOST_BITS) for key in keys))
+
+    @property
+    def as_dict(self) -> dict[str, int]:
+        """As `of` takes them."""
+        return {"op_inputs": self.inputs, "op_weights": self.weights}
+
+
+@dataclass(frozen=True, eq=False)
+class Box:
+    """Ranges of features: the client brings each to [0, 1] before it quantizes.
+
+    Parameters
+    ----------
+    low, span : numpy.ndarray of float64, shape (features,)
+        Features that do not vary have a span of 1.
+    """
+
+    low: np.ndarray
+    span: np.ndarray
+
+    @classmethod
+    def around(cls, rows: np.ndarray, known: Box | None = None) -> Box:
+        """The smallest box around rows, and around another box."""
+        low, high = rows.min(axis=0), rows.max(axis=0)
+        if known is not None:
+            low, high = np.minimum(low, known.low), np.maximum(high, known.low + known.span)
+        return cls(low, np.where(high > low, high - low, 1.0))
+
+    def units(self, rows: np.ndarray) -> np.ndarray:
+        """Rows with features from 0 to 1."""
+        return np.asarray((rows - self.low) / self.span)
+
+    def in_units(self, affine: Affine) -> Affine:
+        """The same function of `units`."""
+        return Affine(affine.weights * self.span[:, None], affine(self.low[None])[0])
+
+
+class LinearModule(CircuitModel):
+    """An affine function between the integers that the client encrypts and those it decrypts.
+
+    Each feature is quantized over its own range, and each output's weights, in units of these
+    ranges, over theirs: a weight is as fine as it matters. What remains constant is added by the
+    client.
+
+    Parameters
+    ----------
+    affine : Affine
+    box : Box
+    bits : LinearBits
+
+    Attributes
+    ----------
+    weights : numpy.ndarray of int64, shape (features, outputs)
+    """
+
+    def __init__(self, affine: Affine, box: Box, bits: LinearBits) -> None:
+        super().__init__((FEATURES,), (SCORES,))
+        self.box, self.bits = box, bits
+        in_units = box.in_units(affine)
+        largest = np.abs(in_units.weights).max(axis=0, initial=0.0)
+        step = np.where(largest > 0, largest, 1.0) / max(2 ** (bits.weights - 1) - 1, 1)
+        self.weights = np.rint(in_units.weights / step).astype(np.int64)
+        self.constant = in_units.constant
+        self.input_shapes = ((1, affine.n_features),)
+        top = 2**bits.inputs - 1
+        unit = UniformQuantizationParameters(1.0 / top, 0, 0)
+        stats = MinMaxQuantizationStats(1.0, 0.0)
+        self.input_quantizers = [UniformQuantizer(QuantizationOptions(bits.inputs), stats, unit)]
+        self.output_quantizers = [self._result_quantizer(step / top)]
+        self._batched: dict[int, Program] = {}
+        self._engine: Engine | None = None
+        self._options: CompileOptions | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_batched": {}, "_engine": None, "_options": None}
+
+    def _result_quantizer(self, scale: np.ndarray) -> UniformQuantizer:
+        interval = self.circuit.output_nodes[0].interval
+        if interval.width > MAXIMUM_BITS:
+            n_features = len(self.weights)
+            fitting = (MAXIMUM_BITS - (n_features - 1).bit_length()) // 2
+            raise InvalidParameterError(
+                f"n_bits: {n_features} features of {self.bits.inputs} bits (op_inputs) times "
+                f"weights of {self.bits.weights} bits (op_weights) add up to {interval.width} "
+                f"bits, and an encrypted result has {MAXIMUM_BITS} at most. With so many features, "
+                f"n_bits={fitting} fits whatever the weights are"
+            )
+        reach = float(scale.max(initial=0.0))
+        return UniformQuantizer(
+            QuantizationOptions(interval.width, is_signed=interval.min < 0),
+            MinMaxQuantizationStats(interval.max * reach, interval.min * reach),
+            UniformQuantizationParameters(scale, 0, 0),
+            no_clipping=True,
+        )
+
+    def _build_circuit(self) -> Circuit:
+        return self._circuit_of(1)
+
+    def _circuit_of(self, rows: int) -> Circuit:
+        """The circuit for so many rows at once."""
+        builder = Builder()
+        features = builder.input(FEATURES, (rows, len(self.weights)), 0, 2**self.bits.inputs - 1)
+        with builder.scope("linear"):
+            # No engine computes a constant: the client leaves this one out.
+            weights = self.weights if self.weights.any() else np.ones_like(self.weights)
+            scores: IntValue = features @ weights
+        return builder.finish([scores], [SCORES])
+
+    def pre_processing(self, *values: Any) -> tuple[Any, ...]:
+        """Features from 0 to 1."""
+        return tuple(None if value is None else self.box.units(value) for value in values)
+
+    def post_processing(self, *values: np.ndarray) -> np.ndarray:
+        """Scores, of shape (rows, outputs)."""
+        return np.asarray(values[0] * self.weights.any(axis=0) + self.constant)
+
+    def _compiled(self, engine: Engine, options: CompileOptions) -> Program:
+        self._batched = {}
+        self._engine, self._options = engine, options
+        return super()._compiled(engine, options)
+
+    def _discard_circuit(self) -> None:
+        super()._discard_circuit()
+        self._batched = {}
+
+    def _evaluated(self, q_x: Any, mode: FheMode) -> Evaluation:
+        """As for all models; encrypted rows are run many at a time."""
+        (rows,) = q_x
+        if mode is not FheMode.EXECUTE or len(rows) < 2 or self.fhe_circuit is None:
+            return super()._evaluated(q_x, mode)
+        size = min(BATCH_ROWS, 2 ** (len(rows) - 1).bit_length())
+        if size not in self._batched:
+            if self._engine is None:
+                raise NotCompiledError("the model is not compiled: call compile() first")
+            self._batched[size] = self._engine.compile(self._circuit_of(size), self._options)
+        program = self._batched[size]
+        padded = np.concatenate([rows, np.zeros((-len(rows) % size, *rows.shape[1:]), rows.dtype)])
+        batches = padded.reshape(-1, size, *rows.shape[1:])
+        found = run_circuit(program.circuit, program, batches, fhe=mode)
+        results = tuple(of.reshape(-1, 1, of.shape[-1])[: len(rows)] for of in found.outputs)
+        return Evaluation(results, found.overflows)

@@ -1,0 +1,133 @@
+"""What all linear estimators share, beside what `tests/sklearn/test_estimator_checks.py` checks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn import linear_model as floats
+from sklearn.utils import get_tags
+
+from cipherlearn import sklearn as estimators
+from cipherlearn.errors import InvalidParameterError, InvalidTypeError, ModelError, NotFittedError
+from cipherlearn.sklearn import LogisticRegression, Ridge
+from cipherlearn.sklearn.linear.affine import Affine
+from tests.sklearn.quick import LINEAR, data_for, quick
+
+FRAME = pd.DataFrame(np.random.default_rng(0).normal(size=(60, 3)), columns=list("abc"))
+TARGETS = 3.0 * FRAME["a"].to_numpy() - FRAME["b"].to_numpy() + 1.0
+TRANSFORMERS = [name for name in LINEAR if hasattr(quick(name), "transform")]
+
+
+def test_imported_models_keep_names_and_parameters() -> None:
+    model = floats.Ridge(alpha=0.5).fit(FRAME, TARGETS)
+    for take in (Ridge.from_model, Ridge.from_sklearn_model, estimators.from_model):
+        ours = take(model, FRAME, n_bits={"op_inputs": 10, "op_weights": 12})
+        assert ours.feature_names_in_.tolist() == ["a", "b", "c"]
+        assert ours.n_bits_ == {"op_inputs": 10, "op_weights": 12}
+        assert ours.alpha == 0.5
+        assert ours.sklearn_model is model
+        np.testing.assert_allclose(ours.predict(FRAME), model.predict(FRAME), atol=0.02)
+    with pytest.raises(ValueError, match="same order"):
+        ours.predict(FRAME[["c", "a", "b"]])
+
+
+def test_imports_that_cannot_be() -> None:
+    model = floats.Ridge().fit(FRAME, TARGETS)
+    with pytest.raises(InvalidParameterError, match="needs rows X"):
+        Ridge.from_model(model)
+    with pytest.raises(NotFittedError, match="Ridge is not fitted"):
+        Ridge.from_model(floats.Ridge(), FRAME)
+    with pytest.raises(InvalidTypeError, match="takes a fitted Ridge, not a Lasso"):
+        Ridge.from_model(floats.Lasso().fit(FRAME, TARGETS), FRAME)
+    with pytest.raises(InvalidParameterError, match="n_bits"):
+        Ridge.from_model(model, FRAME, n_bits=0)
+
+
+def test_training_goes_on_with_a_copy_of_an_imported_model() -> None:
+    model = floats.SGDRegressor(random_state=0).fit(FRAME.to_numpy(), TARGETS)
+    before = model.coef_.copy()
+    ours = estimators.from_model(model, FRAME.to_numpy())
+    ours.partial_fit(FRAME.to_numpy(), -TARGETS)
+    np.testing.assert_array_equal(model.coef_, before)
+    assert not np.array_equal(ours.coef_, before)
+
+
+def test_a_wrong_reading_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = Affine(np.ones((3, 1)), np.zeros(1))
+    monkeypatch.setattr(Ridge, "read", classmethod(lambda cls, model: wrong))
+    model = Ridge()
+    with pytest.raises(ModelError, match="not the one that its coefficients say"):
+        model.fit(FRAME, TARGETS)
+    assert not model.is_fitted
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_tags_are_those_of_the_float_model(name: str) -> None:
+    estimator = quick(name)
+    ours, theirs = get_tags(estimator), get_tags(estimator.float_class())
+    assert ours.estimator_type == theirs.estimator_type
+    assert ours.target_tags == theirs.target_tags
+    assert ours.input_tags.sparse == theirs.input_tags.sparse
+    assert not ours.input_tags.allow_nan
+
+
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_new_features_in_data_frames(name: str) -> None:
+    estimator = quick(name)
+    X, y = data_for(estimator)
+    frame = pd.DataFrame(X, columns=list("abcd"))
+    plain = estimator.fit(frame, y).transform(frame)
+    estimator.compile(engine="clear")
+    found = estimator.set_output(transform="pandas").transform(frame, fhe="execute")
+    assert isinstance(found, pd.DataFrame)
+    np.testing.assert_array_equal(found.to_numpy(), plain)
+    names = estimator.sklearn_model.get_feature_names_out()
+    assert found.columns.tolist() == names.tolist()
+
+
+@pytest.mark.parametrize("name", ["MinMaxScaler", "MaxAbsScaler"])
+def test_scalers_that_clip_are_refused(name: str) -> None:
+    make: Any = getattr(estimators, name)
+    with pytest.raises(ModelError, match=rf"{name}\(clip=True\) .* use {name}\(clip=False\)"):
+        make(clip=True).fit(FRAME)
+    make(clip=False).fit(FRAME)
+
+
+def test_directions_of_discriminant_analysis() -> None:
+    labels = np.digitize(TARGETS, [0.0, 2.0])
+    model = estimators.LinearDiscriminantAnalysis(n_bits=12).fit(FRAME, labels)
+    assert model.module_.weights.shape == (3, 3 + 2)
+    assert model.predict_proba(FRAME).shape == (60, 3)
+    model.set_params(solver="lsqr").fit(FRAME, labels)
+    assert model.module_.weights.shape == (3, 3)
+    assert (model.predict(FRAME) == model.sklearn_model.predict(FRAME)).mean() > 0.98
+    with pytest.raises(NotImplementedError, match="lsqr"):
+        model.transform(FRAME)
+
+
+def test_latent_directions_of_targets_stay_in_the_clear() -> None:
+    targets = np.stack([TARGETS, FRAME["c"]], axis=1)
+    model = estimators.PLSCanonical(n_components=1, n_bits=12)
+    rows, scores = model.fit_transform(FRAME.to_numpy(), targets)
+    wanted = model.sklearn_model.transform(FRAME.to_numpy(), targets)
+    np.testing.assert_allclose(rows, wanted[0], atol=0.01)
+    np.testing.assert_array_equal(scores, wanted[1])
+
+
+def test_complex_rows_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"[Cc]omplex"):
+        Ridge().fit(FRAME.to_numpy() * 1j, TARGETS)
+    model = LogisticRegression().fit(FRAME.to_numpy(), TARGETS > 1)
+    with pytest.raises(ValueError, match=r"[Cc]omplex"):
+        model.predict(FRAME.to_numpy() * 1j)
+
+
+def test_more_bits_than_a_result_has() -> None:
+    model = Ridge(n_bits=16)
+    rows = np.random.default_rng(0).normal(size=(60, 30))
+    with pytest.raises(InvalidParameterError, match=r"n_bits: 30 features of 16 bits"):
+        model.fit(rows, rows.sum(axis=1))
+    assert not model.is_fitted
