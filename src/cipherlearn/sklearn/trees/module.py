@@ -15,10 +15,10 @@ from cipherlearn.engines.base import DEFAULT_P_ERROR
 from cipherlearn.engines.estimate import machine_speed
 from cipherlearn.engines.execution import FheMode
 from cipherlearn.errors import (
+    CompilationError,
     CostWarning,
     InvalidParameterError,
     InvalidShapeError,
-    ModelError,
     NoParametersError,
     SelfCheckError,
     warn,
@@ -147,8 +147,13 @@ class TreeModule(CircuitModel):
         return build_circuit(self.cover, self.trees.codes, self.planes, sums=self.sums)
 
     def _compiled(self, engine: Engine, options: CompileOptions) -> Program:
+        try:
+            return self._cheapest(engine, options)
+        except CompilationError as error:
+            raise self._without_variation(error) from error
+
+    def _cheapest(self, engine: Engine, options: CompileOptions) -> Program:
         """The program of the tables whose circuit is the cheapest, by the engine's own figure."""
-        self._check_varies()
         widths = self._promising_widths()
         found = Covers(self.trees.ensemble, self.trees.codes, max(widths))
         covers = {width: found.of_width(width) for width in widths}
@@ -175,14 +180,15 @@ class TreeModule(CircuitModel):
             self._use(chosen)
         return best
 
-    def _check_varies(self) -> None:
-        """Raise `ModelError` if all rows get the same: engines refuse what is constant."""
-        if all(node.interval.min == node.interval.max for node in self.circuit.output_nodes):
-            raise ModelError(
-                "the trees predict the same for all rows (as after training on one class, one row, "
-                "equal targets, or features that do not vary): there is nothing to encrypt. Use "
-                "fhe='disable', or train on other data"
-            )
+    def _without_variation(self, error: CompilationError) -> CompilationError:
+        """An engine's error, in words about trees if all rows get the same from them."""
+        if any(node.interval.min < node.interval.max for node in self.circuit.output_nodes):
+            return error
+        return CompilationError(
+            "the trees predict the same for all rows (as after training on one class, one row, "
+            "equal targets, or features that do not vary): there is nothing to encrypt. Use "
+            "fhe='disable', or train on other data"
+        )
 
     def _check_cover(self) -> None:
         """Raise `SelfCheckError` unless the circuit gives what the trees give, on some rows."""
