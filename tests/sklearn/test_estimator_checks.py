@@ -198,6 +198,7 @@ def scorer(estimator: Any, X: Any, y: Any = None) -> float:
 
 
 @FEW_ROWS
+@pytest.mark.filterwarnings("ignore::cipherlearn.errors.AgreementWarning")  # of a single bit
 def test_grid_search_over_bits(estimator: Any) -> None:
     X, y = data_for(estimator)
     search = GridSearchCV(

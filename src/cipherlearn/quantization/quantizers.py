@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from cipherlearn.circuit import IntValue, RealValue
+from cipherlearn.circuit import Interval, IntValue, RealValue
 from cipherlearn.circuit.serialize import decode, encode, parse_json
 from cipherlearn.errors import (
     FormatError,
@@ -440,6 +440,17 @@ def _is_single_value(rmax: float, rmin: float) -> bool:
     """Whether a range is too narrow for steps: in absolute terms, or relative to small values."""
     magnitude = max(abs(rmax), abs(rmin))
     return rmax - rmin <= STABILITY_CONST * min(1.0, magnitude) or magnitude < SMALLEST_MAGNITUDE
+
+
+def quantizer_of_results(interval: Interval, scale: np.ndarray) -> UniformQuantizer:
+    """The quantizer of results that stand for multiples of a scale, one of each output."""
+    reach = float(scale.max(initial=0.0))
+    return UniformQuantizer(
+        QuantizationOptions(interval.width, is_signed=interval.min < 0),
+        MinMaxQuantizationStats(interval.max * reach, interval.min * reach),
+        UniformQuantizationParameters(scale, 0, 0),
+        no_clipping=True,
+    )
 
 
 def _without_nan(values: Any) -> np.ndarray:

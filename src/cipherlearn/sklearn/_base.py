@@ -23,10 +23,12 @@ from cipherlearn.engines.estimate import CostReport
 from cipherlearn.engines.execution import FheMode
 from cipherlearn.errors import (
     InvalidParameterError,
+    InvalidTypeError,
     NotCompiledError,
     NotFittedError,
     UnknownKeyError,
 )
+from cipherlearn.sklearn._reading import is_fitted, refuse_composed
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -94,6 +96,38 @@ class EncryptedEstimator(BaseEstimator, ABC):  # type: ignore[misc]
                 self._library_params = {**vars(self).get("_library_params", {}), **more}
         super().set_params(**params)
         return self
+
+    @staticmethod
+    def _is_trained(model: Any) -> bool:
+        """Whether a float model is fitted."""
+        return is_fitted(model)
+
+    @classmethod
+    def _check_import(cls, model: Any, own: Mapping[str, Any]) -> None:
+        """Raise an error unless a float model can be taken over, with such parameters of our own.
+
+        Raises
+        ------
+        InvalidTypeError
+            If it is of another class.
+        NotFittedError
+            If it is not fitted.
+        UnknownKeyError
+            If the estimator has no parameter of some name.
+        """
+        refuse_composed(model)
+        if not isinstance(model, cls.float_class):
+            raise InvalidTypeError(
+                f"{cls.__name__}.from_model takes a fitted {cls.float_class.__name__}, not a "
+                f"{type(model).__name__}"
+            )
+        if not cls._is_trained(model):
+            raise EstimatorNotFittedError(f"the {type(model).__name__} is not fitted")
+        if unknown := sorted(own.keys() - cls.own_parameters.keys()):
+            raise UnknownKeyError(
+                f"{cls.__name__}.from_model does not take {unknown}; it takes "
+                f"{sorted(cls.own_parameters)}, and has the other parameters from the model"
+            )
 
     def _check_spelling(self, names: Iterable[str]) -> None:
         """Raise `UnknownKeyError` for what is nearly a parameter of the estimator's own.

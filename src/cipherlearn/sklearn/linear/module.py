@@ -20,8 +20,10 @@ from cipherlearn.quantization.quantizers import (
     UniformQuantizationParameters,
     UniformQuantizer,
     check_bits,
+    quantizer_of_results,
 )
 from cipherlearn.sklearn.linear.affine import Affine
+from cipherlearn.sklearn.linear.maps import FeatureMap, Plain
 
 #: Names of the input and of the result.
 FEATURES, SCORES = "features", "scores"
@@ -112,17 +114,24 @@ class LinearModule(CircuitModel):
     Parameters
     ----------
     affine : Affine
+        Of mapped features.
     box : Box
+        Of mapped features.
     bits : LinearBits
+    mapped : FeatureMap, default=Plain()
+        What the client computes of its features.
 
     Attributes
     ----------
     weights : numpy.ndarray of int64, shape (features, outputs)
     """
 
-    def __init__(self, affine: Affine, box: Box, bits: LinearBits) -> None:
+    def __init__(
+        self, affine: Affine, box: Box, bits: LinearBits, mapped: FeatureMap | None = None
+    ) -> None:
         super().__init__((FEATURES,), (SCORES,))
-        self.box, self.bits = box, bits
+        self.affine, self.box, self.bits = affine, box, bits
+        self.mapped = Plain() if mapped is None else mapped
         in_units = box.in_units(affine)
         largest = np.abs(in_units.weights).max(axis=0, initial=0.0)
         step = np.where(largest > 0, largest, 1.0) / max(2 ** (bits.weights - 1) - 1, 1)
@@ -152,13 +161,7 @@ class LinearModule(CircuitModel):
                 f"bits, and an encrypted result has {MAXIMUM_BITS} at most. With so many features, "
                 f"n_bits={fitting} fits whatever the weights are"
             )
-        reach = float(scale.max(initial=0.0))
-        return UniformQuantizer(
-            QuantizationOptions(interval.width, is_signed=interval.min < 0),
-            MinMaxQuantizationStats(interval.max * reach, interval.min * reach),
-            UniformQuantizationParameters(scale, 0, 0),
-            no_clipping=True,
-        )
+        return quantizer_of_results(interval, scale)
 
     def _build_circuit(self) -> Circuit:
         return self._circuit_of(1)
@@ -174,8 +177,8 @@ class LinearModule(CircuitModel):
         return builder.finish([scores], [SCORES])
 
     def pre_processing(self, *values: Any) -> tuple[Any, ...]:
-        """Features from 0 to 1."""
-        return tuple(None if value is None else self.box.units(value) for value in values)
+        """Mapped features, from 0 to 1."""
+        return tuple(None if v is None else self.box.units(self.mapped(v)) for v in values)
 
     def post_processing(self, *values: np.ndarray) -> np.ndarray:
         """Scores, of shape (rows, outputs)."""

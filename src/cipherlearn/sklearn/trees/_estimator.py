@@ -17,6 +17,7 @@ from sklearn.utils.validation import column_or_1d, validate_data
 from cipherlearn.engines.execution import FheMode
 from cipherlearn.errors import InvalidParameterError, InvalidTypeError
 from cipherlearn.sklearn._base import check_choice, counted, without_graph
+from cipherlearn.sklearn._kinds import Deciding
 from cipherlearn.sklearn._reading import reading
 from cipherlearn.sklearn.trees import columns
 from cipherlearn.sklearn.trees._importing import (
@@ -337,23 +338,8 @@ class TreeClassifier(ClassifierMixin, TreeEstimator):  # type: ignore[misc]
             return [np.log(s) for s in shares] if isinstance(shares, list) else np.log(shares)
 
 
-class DecidingClassifier(TreeClassifier):
+class DecidingClassifier(Deciding, TreeClassifier):
     """A classifier whose library gives scores as well."""
-
-    def decision_function(self, X: Any, fhe: str = "disable") -> np.ndarray:
-        """Scores of rows, before they are made probabilities.
-
-        Parameters
-        ----------
-        X : array-like of shape (rows, features)
-        fhe : {"disable", "simulate", "execute"}, default="disable"
-
-        Returns
-        -------
-        numpy.ndarray of float64, shape (rows,) of two classes, (rows, classes) of more
-        """
-        scores = self._raw(X, fhe)
-        return scores[:, 0] if scores.shape[1] == 1 else scores
 
 
 class TreeRegressor(RegressorMixin, TreeEstimator):  # type: ignore[misc]

@@ -13,41 +13,24 @@ from sklearn.base import is_regressor
 from sklearn.utils.validation import validate_data
 
 from cipherlearn.errors import (
-    AgreementWarning,
     InvalidParameterError,
-    InvalidTypeError,
-    UnknownKeyError,
-    warn,
 )
-from cipherlearn.sklearn._base import (
-    EncryptedEstimator,
-    EstimatorNotFittedError,
-    check_choice,
-    takes_any,
-)
-from cipherlearn.sklearn._reading import (
-    check_reading,
-    is_fitted,
-    library_of,
-    reading,
-    refuse_composed,
-)
+from cipherlearn.sklearn._agreement import Agreement, agreement_of, alike, tell
+from cipherlearn.sklearn._base import EncryptedEstimator, check_choice, takes_any
+from cipherlearn.sklearn._reading import check_reading, library_of, reading
 from cipherlearn.sklearn.trees import columns
 from cipherlearn.sklearn.trees.bits import USUAL_LEAF_BITS, TreeBits
 from cipherlearn.sklearn.trees.encoding import CategoricalCode, FeatureCode, OrdinalCode
 from cipherlearn.sklearn.trees.ensemble import TreeEnsemble
 from cipherlearn.sklearn.trees.grid import threshold_codes
 from cipherlearn.sklearn.trees.quantized import QuantizedTrees
-from cipherlearn.sklearn.trees.reading import alike, explained, probes, reach_of, split_by_category
+from cipherlearn.sklearn.trees.reading import probes, reach_of, split_by_category
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 INPUTS = ("grid", "used-thresholds")
 ENSEMBLING = ("server", "client")
-
-#: Agreement with an imported model below which users are warned: of labels, of values.
-LEAST_ALIKE, LEAST_EXPLAINED = 0.99, 0.98
 
 #: Most rows that agreement is taken on.
 _COMPARED_ROWS = 10_000
@@ -82,11 +65,6 @@ class ImportingEstimator(EncryptedEstimator):
         """A model as the float class: libraries have other classes for what it holds."""
         return model
 
-    @staticmethod
-    def _is_trained(model: Any) -> bool:
-        """Whether a float model is fitted."""
-        return is_fitted(model)
-
     def _read(self, model: Any, codes: Sequence[FeatureCode]) -> TreeEnsemble:
         """The trees of a fitted float model, with categories numbered as in the codes."""
         del codes
@@ -111,7 +89,7 @@ class ImportingEstimator(EncryptedEstimator):
         return probes(ensemble, missing=self._takes_missing(), precision=self.precision)
 
     @classmethod
-    def _check_import(cls, ensemble: TreeEnsemble, X: Any) -> None:
+    def _check_rows(cls, ensemble: TreeEnsemble, X: Any) -> None:
         """Raise an error if more is needed to import a model."""
 
     @staticmethod
@@ -207,21 +185,14 @@ class ImportingEstimator(EncryptedEstimator):
         AgreementWarning
             If `agreement_` is below 0.99 of the rows (0.98 of the variance, for regressors).
         """
-        refuse_composed(model)
         model = cls._wrapped(model)
-        if not isinstance(model, cls.float_class):
-            raise InvalidTypeError(
-                f"{cls.__name__}.from_model takes a fitted {cls.float_class.__name__}, not a "
-                f"{type(model).__name__}"
-            )
         own = {"n_bits": n_bits, "inputs": inputs, "ensembling": ensembling, **own}
+        cls._check_import(model, own)
         self, bits = cls._with_parameters_of(model, own)
-        if not cls._is_trained(model):
-            raise EstimatorNotFittedError(f"the {type(model).__name__} is not fitted")
         with reading(cls.float_class):
             ensemble = cls.read(model)
             named, names = cls._feature_names(model), cls._category_names(model)
-        cls._check_import(ensemble, X)
+        cls._check_rows(ensemble, X)
         if named is not None:
             self.feature_names_in_ = np.asarray(named, dtype=object)
         self.n_features_in_ = ensemble.n_features
@@ -263,11 +234,6 @@ class ImportingEstimator(EncryptedEstimator):
                 f"dictionary, not {n_bits!r}"
             )
         bits = TreeBits.of(n_bits, cls.usual_leaf_bits)
-        if unknown := sorted(own.keys() - cls.own_parameters.keys()):
-            raise UnknownKeyError(
-                f"{cls.__name__}.from_model does not take {unknown}; it takes "
-                f"{sorted(cls.own_parameters)}, and has the other parameters from the model"
-            )
         known, taken = cls._get_param_names(), model.get_params(deep=False)
         if not takes_any(cls):
             taken = {name: value for name, value in taken.items() if name in known}
@@ -347,22 +313,13 @@ class ImportingEstimator(EncryptedEstimator):
         ours = self.quantized_.scores(rows)
         theirs = self._model_scores(model, rows, X.iloc[::step] if hasattr(X, "iloc") else X)
         if is_regressor(self):
-            found = explained(self._predictions(ours), self._predictions(theirs))
-            least = LEAST_EXPLAINED
-            what = f"R2 is {found:.3f}"
+            answers = self._predictions(ours), self._predictions(theirs)
+            found = agreement_of(*answers, of_values=True)
         else:
-            found, least = float(self._alike(ours, theirs).mean()), LEAST_ALIKE
-            what = f"{100 * (1 - found):.1f} % of the rows have another prediction"
-        if found < least:
-            finer = [name for name in self.own_parameters if name.endswith("bits")]
-            exact = [] if self.inputs == "used-thresholds" else ["inputs='used-thresholds'"]
-            ways = [f"more {' or '.join(finer)}", *exact, "or fit on the training data"]
-            warn(
-                f"the {type(self).__name__} does not predict X as the model that it was imported "
-                f"from does: {what}. Try {', '.join(ways)}",
-                AgreementWarning,
-            )
-        return found
+            found = Agreement(float(self._alike(ours, theirs).mean()), len(rows), of_values=False)
+        finer = [name for name in self.own_parameters if name.endswith("bits")]
+        exact = [] if self.inputs == "used-thresholds" else ["inputs='used-thresholds'"]
+        return tell(self, found, [f"more {' or '.join(finer)}", *exact, "or fit on such rows"])
 
 
 def with_missing(code: FeatureCode, *, categories_too: bool = False) -> FeatureCode:

@@ -29,6 +29,7 @@ from cipherlearn.quantization.quantizers import (
     QuantizationOptions,
     UniformQuantizationParameters,
     UniformQuantizer,
+    quantizer_of_results,
 )
 from cipherlearn.sklearn.trees.cover import Cover, Covers, cover_ensemble
 from cipherlearn.sklearn.trees.program import (
@@ -135,13 +136,7 @@ class TreeModule(CircuitModel):
     def _result_quantizer(self, name: str, interval: Any) -> UniformQuantizer:
         scale = self.trees.scale
         scale = scale if name == SCORES else np.repeat(scale, self._terms_of_outputs())
-        reach = float(scale.max(initial=0.0))
-        return UniformQuantizer(
-            QuantizationOptions(interval.width, is_signed=interval.min < 0),
-            MinMaxQuantizationStats(interval.max * reach, interval.min * reach),
-            UniformQuantizationParameters(scale, 0, 0),
-            no_clipping=True,
-        )
+        return quantizer_of_results(interval, scale)
 
     def _build_circuit(self) -> Circuit:
         return build_circuit(self.cover, self.trees.codes, self.planes, sums=self.sums)

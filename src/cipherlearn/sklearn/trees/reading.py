@@ -1,4 +1,4 @@
-"""What a reading of trees is compared on, and how results are compared."""
+"""What a reading of trees is compared on."""
 
 from __future__ import annotations
 
@@ -58,30 +58,3 @@ def reach_of(ensemble: TreeEnsemble) -> float:
     """The sum of the greatest values of all trees."""
     tallest = (float(np.abs(tree.values).max(initial=0.0)) for tree in ensemble.trees)
     return float(np.abs(ensemble.base).max(initial=0.0)) + sum(tallest)
-
-
-def alike(ours: np.ndarray, exact: np.ndarray) -> np.ndarray:
-    """Rows of which all labels are alike."""
-    rows = len(ours)
-    return np.asarray((ours.reshape(rows, -1) == exact.reshape(rows, -1)).all(axis=1))
-
-
-def as_probable(ours: np.ndarray, exact: np.ndarray) -> np.ndarray:
-    """Rows of which the most probable class is one of the most probable.
-
-    Leaves of a single tree often have two such classes, and rounding chooses between them.
-    """
-    chosen = np.take_along_axis(exact, ours.argmax(axis=1)[:, None], axis=1)[:, 0]
-    return np.asarray(chosen >= exact.max(axis=1) - 1e-9)
-
-
-def explained(ours: np.ndarray, exact: np.ndarray) -> float:
-    """R2 of values, where the exact ones are the truth; a mean over outputs."""
-    rows = len(ours)
-    ours, exact = ours.reshape(rows, -1), exact.reshape(rows, -1)
-    error, spread = ((ours - exact) ** 2).mean(axis=0), exact.var(axis=0)
-    # Values that are all the same have no spread: there, one per cent of them is near enough.
-    size = 1e-4 * (exact**2).mean(axis=0)
-    constant = spread <= 1e-12 * np.maximum(size, 1e-300)
-    found = 1 - error / np.where(constant, 1.0, spread)
-    return float(np.where(constant, np.where(error <= size, 1.0, 0.0), found).mean())

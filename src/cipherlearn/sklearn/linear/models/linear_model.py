@@ -191,13 +191,12 @@ class LogisticRegressionCV(LinearClassifier, wraps=linear_model.LogisticRegressi
 class _Binarized(LinearClassifier):
     """Least squares on labels of -1 and 1, one or several a row."""
 
-    def predict(self, X: Any, fhe: str = "disable") -> np.ndarray:
+    def _predictions(self, scores: np.ndarray) -> np.ndarray:
         """The class of each row; of several labels a row, 0 or 1 for each."""
-        self.check_model_is_fitted()
         binarizer = self.sklearn_model._label_binarizer  # noqa: SLF001 - nothing else tells it
         if binarizer.y_type_.startswith("multilabel"):
-            return (self.decision_function(X, fhe) > 0).astype(np.int64)
-        return super().predict(X, fhe)
+            return (scores > 0).astype(np.int64)
+        return super()._predictions(scores)
 
 
 class RidgeClassifier(_Binarized, wraps=linear_model.RidgeClassifier):
@@ -218,7 +217,7 @@ class SGDClassifier(LinearClassifier, wraps=linear_model.SGDClassifier):
     def _link(self) -> Link:
         if self.sklearn_model.loss == "modified_huber":
             return ClippedMargin()
-        return super()._link() if self._is_flat else OneVersusRest()
+        return super()._link() if len(self.classes_) == 2 else OneVersusRest()
 
 
 class SGDOneClassSVM(LinearOutlierDetector, wraps=linear_model.SGDOneClassSVM):

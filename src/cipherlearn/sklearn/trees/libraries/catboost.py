@@ -185,7 +185,7 @@ class _CatBoost(TreeEstimator):
         return bool(model.is_fitted())
 
     @classmethod
-    def _check_import(cls, ensemble: TreeEnsemble, X: Any) -> None:
+    def _check_rows(cls, ensemble: TreeEnsemble, X: Any) -> None:
         named = split_by_category(ensemble)
         if X is None and named:
             raise ModelError(

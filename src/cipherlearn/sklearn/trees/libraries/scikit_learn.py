@@ -15,6 +15,7 @@ from sklearn.utils import get_tags
 from sklearn.utils.validation import validate_data
 
 from cipherlearn.errors import InvalidParameterError
+from cipherlearn.sklearn._agreement import as_probable
 from cipherlearn.sklearn.links import (
     Exponential,
     Identity,
@@ -35,7 +36,6 @@ from cipherlearn.sklearn.trees.bits import TreeBits
 from cipherlearn.sklearn.trees.encoding import FeatureCode
 from cipherlearn.sklearn.trees.ensemble import LEAF, Tree, TreeEnsemble
 from cipherlearn.sklearn.trees.libraries import _histograms as histograms
-from cipherlearn.sklearn.trees.reading import as_probable
 
 if TYPE_CHECKING:
     from typing_extensions import Self
