@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sklearn.base import is_classifier, is_outlier_detector, is_regressor
+from sklearn.base import is_classifier, is_clusterer, is_outlier_detector, is_regressor
 from sklearn.datasets import make_classification, make_regression
 from sklearn.utils import get_tags
 
@@ -15,9 +15,13 @@ from cipherlearn import sklearn as estimators
 from cipherlearn.errors import MissingDependencyError
 from cipherlearn.sklearn._catalog import estimator_names, libraries
 
-#: Estimators of trees; all others are linear.
-TREES = [n for of in libraries() if ".trees." in of.module for n in of.estimators]
-LINEAR = [name for name in estimator_names() if name not in TREES]
+
+def _family(name: str) -> list[str]:
+    return [n for of in libraries() if f".{name}." in of.module for n in of.estimators]
+
+
+#: Estimators by family.
+LINEAR, NEIGHBORS, TREES = _family("linear"), _family("neighbors"), _family("trees")
 
 #: Regressors whose targets are positive.
 POSITIVE = {"GammaRegressor", "PoissonRegressor", "TweedieRegressor"}
@@ -46,6 +50,11 @@ QUICK_LINEAR: dict[tuple[str, ...], Any] = {
     ("random_state",): 0,
     ("cv",): 3,
 }
+QUICK_NEIGHBORS: dict[tuple[str, ...], Any] = {
+    ("n_bits",): 6,
+    ("n_clusters",): 3,
+    ("random_state",): 0,
+}
 SINGLE: dict[str, dict[str, Any]] = {
     "LogisticRegressionCV": {
         "Cs": 3,
@@ -67,7 +76,8 @@ def made(name: str) -> Any:
     except MissingDependencyError as error:
         return error
     known = estimator.get_params()
-    settings = QUICK if name in TREES else QUICK_LINEAR
+    families = ((TREES, QUICK), (LINEAR, QUICK_LINEAR), (NEIGHBORS, QUICK_NEIGHBORS))
+    settings = next(settings for names, settings in families if name in names)
     found = {next((n for n in names if n in known), ""): v for names, v in settings.items()}
     found.pop("", None)
     return estimator.set_params(**{**found, **SINGLE.get(name, {})})
@@ -108,7 +118,10 @@ def data_for(estimator: Any) -> tuple[np.ndarray, Any]:
         kind = "regressor" if single else "tasks"
         kind = "positive" if type(estimator).__name__ in POSITIVE else kind
     X, y = rows_and_targets(kind)
-    return X, None if is_outlier_detector(estimator) or is_only_transformer(estimator) else y
+    learns = not any(
+        is_so(estimator) for is_so in (is_outlier_detector, is_clusterer, is_only_transformer)
+    )
+    return X, y if learns else None
 
 
 def is_only_transformer(estimator: Any) -> bool:

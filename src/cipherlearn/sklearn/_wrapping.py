@@ -50,6 +50,9 @@ class WrappingEstimator(EncryptedEstimator):
     #: Whether it answers values, and no labels.
     answers_values: ClassVar[bool] = False
 
+    #: What users can try for better agreement.
+    ways_to_agree: ClassVar[tuple[str, ...]] = ("more n_bits",)
+
     n_bits: Any
 
     def __init_subclass__(cls, *, wraps: type | None = None, **options: Any) -> None:
@@ -82,11 +85,6 @@ class WrappingEstimator(EncryptedEstimator):
         before : CircuitModel or None
             The module of earlier rows, if training goes on.
         """
-
-    @classmethod
-    @abstractmethod
-    def _library_scores(cls, model: Any, rows: np.ndarray) -> np.ndarray:
-        """What a float model gives for rows, before any link."""
 
     @abstractmethod
     def _predictions(self, scores: np.ndarray) -> np.ndarray:
@@ -161,7 +159,7 @@ class WrappingEstimator(EncryptedEstimator):
             theirs = np.asarray(self._library_predictions(self.sklearn_model, rows))
         ours = self._predictions(np.asarray(self.module_.forward(rows)))
         found = agreement_of(ours, theirs, of_values=self.answers_values)
-        return tell(self, found, ["more n_bits"])
+        return tell(self, found, self.ways_to_agree)
 
     @classmethod
     def from_model(cls, model: Any, X: Any = None, **own: Any) -> Self:

@@ -1,0 +1,44 @@
+"""Clusters with a center each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn import cluster
+from sklearn.base import ClusterMixin
+
+from cipherlearn.sklearn import _kinds as kinds
+from cipherlearn.sklearn.neighbors._centers import CentersEstimator
+from cipherlearn.sklearn.neighbors._estimator import Revealed
+from cipherlearn.sklearn.neighbors.distances import Metric, References
+
+PACKAGE = "sklearn"
+EXTRA = None
+
+
+class _Clusters(kinds.MirroredTags, kinds.Predicting, ClusterMixin, CentersEstimator):  # type: ignore[misc]
+    """Rows belong to the cluster whose center is the nearest."""
+
+    @classmethod
+    def read(cls, model: Any) -> References:
+        return References(np.asarray(model.cluster_centers_, np.float64), Metric(2.0))
+
+    def _metric(self) -> Metric:
+        return Metric(2.0)
+
+    def _predictions(self, scores: np.ndarray) -> np.ndarray:
+        return self._nearest(scores).astype(np.int32)
+
+    @Revealed
+    def transform(self, X: Any, fhe: str = "disable") -> np.ndarray:
+        """Distances of rows from all centers: (rows, clusters)."""
+        return Metric(2.0).distances(self._raw(X, fhe))
+
+
+class KMeans(_Clusters, wraps=cluster.KMeans):
+    """Centers that are the means of their rows: see `NeighborsEstimator`."""
+
+
+class MiniBatchKMeans(_Clusters, wraps=cluster.MiniBatchKMeans):
+    """`KMeans`, trained on a few rows at a time: see `NeighborsEstimator`."""

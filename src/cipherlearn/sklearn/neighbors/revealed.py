@@ -1,0 +1,92 @@
+"""Distances that the client decrypts: functions without a look-up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cipherlearn.errors import InvalidParameterError
+from cipherlearn.sklearn.linear.affine import Affine
+from cipherlearn.sklearn.linear.maps import FeatureMap
+from cipherlearn.sklearn.linear.module import Box, LinearBits, LinearModule
+from cipherlearn.sklearn.neighbors.distances import Grid, References
+
+#: Most bits of features in unary code.
+MOST_UNARY_BITS = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Unary(FeatureMap):
+    """The unary code of features on a grid.
+
+    Parameters
+    ----------
+    grid : Grid
+    """
+
+    grid: Grid
+
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        """0 or 1 for each unary bit."""
+        return self.grid.code(rows).astype(np.float64)
+
+
+class SquaredDistances(LinearModule):
+    """Sums of squared differences: the client adds what depends on its row alone.
+
+    Parameters
+    ----------
+    references : References
+        Of a metric of power 2.
+    box : Box
+    bits : LinearBits
+    offsets : numpy.ndarray of float64, shape (references,), optional
+        Added to the sums.
+    """
+
+    def __init__(
+        self, references: References, box: Box, bits: LinearBits, offsets: np.ndarray | None
+    ) -> None:
+        points = references.points
+        scales = np.ones(points.shape[1])
+        if references.metric.weights is not None:
+            scales = references.metric.weights
+        constant = (scales * points**2).sum(axis=1) + (0.0 if offsets is None else offsets)
+        super().__init__(Affine.of_model(-2.0 * scales * points, constant), box, bits)
+        self.scales = scales
+
+    def forward(self, *x: np.ndarray, fhe: Any = "disable") -> Any:
+        """Sums of rows: (rows, references)."""
+        found = super().forward(*x, fhe=fhe)
+        top = 2**self.bits.inputs - 1
+        places = np.rint(np.clip(self.box.units(x[0]), 0.0, 1.0) * top) / top
+        rows = self.box.low + self.box.span * places
+        return found + (self.scales * rows**2).sum(axis=1, keepdims=True)
+
+
+def distance_module(
+    references: References, box: Box, bits: LinearBits, offsets: np.ndarray | None = None
+) -> LinearModule:
+    """The module whose results are the sums of references.
+
+    Raises
+    ------
+    InvalidParameterError
+        If the power of the metric is not 2, and features have more bits than unary code has.
+    """
+    if references.metric.power == 2:
+        return SquaredDistances(references, box, bits, offsets)
+    if bits.inputs > MOST_UNARY_BITS:
+        raise InvalidParameterError(
+            f"n_bits: features of {bits.inputs} bits are too many for this metric, whose terms are "
+            f"not squares; take {MOST_UNARY_BITS} at most"
+        )
+    grid = Grid(box, bits.inputs)
+    tables = list(references.terms(grid))
+    weights = np.concatenate([np.diff(table, axis=0) for table in tables])
+    constant = np.sum([table[0] for table in tables], axis=0)
+    affine = Affine(weights, constant + (0.0 if offsets is None else offsets))
+    unit = Box(np.zeros(grid.n_bits), np.ones(grid.n_bits))
+    return LinearModule(affine, unit, LinearBits(1, bits.weights), Unary(grid))
