@@ -65,6 +65,8 @@ SINGLE: dict[str, dict[str, Any]] = {
     "RidgeClassifierCV": {"cv": None},
     "RidgeCV": {"cv": None},
     "QuantileRegressor": {"alpha": 0.01},
+    "RadiusNeighborsClassifier": {"radius": 1.5, "outlier_label": "most_frequent"},
+    "RadiusNeighborsRegressor": {"radius": 2.0},
     "TheilSenRegressor": {"max_subpopulation": 100},
 }
 
@@ -141,7 +143,8 @@ def outputs(estimator: Any, X: Any, **options: Any) -> np.ndarray:
     for method in ("predict_proba", "score_samples", "decision_function"):
         if hasattr(estimator, method):
             return getattr(estimator, method)(X, **options)
-    return predictions(estimator, X, **options)
+    found = predictions(estimator, X, **options)
+    return np.searchsorted(estimator.classes_, found) if found.dtype.kind in "UO" else found
 
 
 def predictions(estimator: Any, X: Any, **options: Any) -> np.ndarray:

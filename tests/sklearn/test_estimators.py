@@ -30,7 +30,12 @@ from cipherlearn.errors import (
 )
 from cipherlearn.sklearn._catalog import estimator_names
 from cipherlearn.sklearn.trees.ensemble import TreeEnsemble
-from tests.sklearn.quick import TREES, data_for, numbers_for, outputs, quick
+from tests.sklearn.quick import NEIGHBORS, TREES, data_for, numbers_for, outputs, quick
+
+#: Neighbours of noise: another one of them is another prediction.
+pytestmark = [
+    pytest.mark.filterwarnings(f"ignore:the {name} does not predict X") for name in NEIGHBORS
+]
 
 
 @pytest.fixture(params=estimator_names())

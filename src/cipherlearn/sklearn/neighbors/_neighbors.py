@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -249,6 +250,14 @@ class Averaging(kinds.Regressor):
 
     #: Powers of two of the bits of a target.
     _BITS: ClassVar[np.ndarray] = 2 ** np.arange(TARGET_BITS)
+
+    @staticmethod
+    def _library_predictions(model: Any, rows: np.ndarray) -> np.ndarray:
+        if np.asarray(model._y).dtype == object:  # noqa: SLF001
+            # Numbers all the same, as an array of objects: of their averages nothing else is known.
+            model = copy.copy(model)
+            model._y = model._y.astype(np.float64)  # noqa: SLF001
+        return np.asarray(model.predict(rows))
 
     @staticmethod
     def _targets(model: Any) -> np.ndarray:

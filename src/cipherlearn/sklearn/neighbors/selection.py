@@ -31,7 +31,8 @@ COUNT_BITS, COUNT_REACH = 4, 3
 #: neighbours; the last threshold lies so much above all of them.
 LIMIT_QUANTILE, BEYOND = 0.9, 1.25
 
-#: Error of a difference, in units of its standard deviation, that the last comparison allows for.
+#: Error of a difference, in units of its standard deviation, that the last comparison allows for if
+#: one neighbour is sought, lest it is lost; of several, some will be left.
 MARGIN = 3.0
 
 #: Most rows that thresholds are taken from.
@@ -102,7 +103,7 @@ class Within(Selection):
     def fitted(cls, references: References, grid: Grid, threshold: float, bits: int) -> Within:
         """References whose sum is not above a threshold, compared with so many bits."""
         ends = [table.max(axis=0) for table in references.terms(grid)]
-        limit: float = np.minimum(threshold, np.sum(ends, axis=0).max())
+        limit = float(np.minimum(threshold, np.sum(ends, axis=0).max()))
         ends = [np.minimum(end, limit) for end in ends]
         reach = limit + float(np.sum(ends, axis=0).max())
         scale = steps_of(bits) / (reach if reach > 0 else 1.0)
@@ -167,14 +168,15 @@ class Nearest(Selection):
         rows = rows[:: -(-len(rows) // CALIBRATION_ROWS)]
         limit = float(np.quantile(_kth(references, grid, rows, n_neighbors), LIMIT_QUANTILE))
         spread = [table.max(axis=0) for table in references.terms(grid)]
-        limit = max(limit, float(np.max(spread)) / grid.top**2, np.finfo(np.float64).tiny)
+        smallest = float(np.max(spread)) / grid.top**2
+        limit = float(np.max([limit, smallest, np.finfo(np.float64).tiny]))
         farthest = _kth(references, grid, rows, n_neighbors, limit)
         shares = np.arange(1, 2**ROUNDS + 1) / 2**ROUNDS
         thresholds = np.quantile(farthest, shares)
         ends = [table.max(axis=0) for table in references.terms(grid, limit)]
         reach = float(np.sum(ends, axis=0).max())
         thresholds[-1] = min(thresholds[-1] * BEYOND, reach)
-        margin = int(np.ceil(MARGIN * deviation()))
+        margin = int(np.ceil(MARGIN * deviation() / n_neighbors))
         scale = (steps_of(bits) - margin) / (reach + thresholds[-1] - thresholds[0])
         terms = (scale * table for table in references.terms(grid, limit))
         sums = Sums.of_terms(terms, np.zeros(len(references)))

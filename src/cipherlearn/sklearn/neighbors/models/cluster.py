@@ -27,6 +27,11 @@ class _Clusters(kinds.MirroredTags, kinds.Predicting, ClusterMixin, CentersEstim
     def _metric(self) -> Metric:
         return Metric(2.0)
 
+    @staticmethod
+    def _library_predictions(model: Any, rows: np.ndarray) -> np.ndarray:
+        # It takes the precision that it was trained in, and no other.
+        return np.asarray(model.predict(rows.astype(model.cluster_centers_.dtype)))
+
     def _predictions(self, scores: np.ndarray) -> np.ndarray:
         return self._nearest(scores).astype(np.int32)
 
