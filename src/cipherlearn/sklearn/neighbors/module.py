@@ -10,6 +10,7 @@ import numpy as np
 from cipherlearn.circuit import Builder, Circuit, count_lookups
 from cipherlearn.circuit.values import IntValue
 from cipherlearn.engines import CompileOptions, Engine, Program
+from cipherlearn.engines.execution import FheMode
 from cipherlearn.errors import CostWarning, warn
 from cipherlearn.quantization.calibration import report_clipped
 from cipherlearn.quantization.circuit_model import CircuitModel
@@ -111,10 +112,11 @@ class SelectionModule(CircuitModel):
         # Bits take a byte each: there are many of them.
         return (self.quantize_input(*inputs, dtype=np.int8),)
 
-    def forward(self, *x: np.ndarray, fhe: Any = "disable") -> Any:
+    def forward(self, *x: np.ndarray, fhe: str | FheMode = "disable") -> Any:
         """Counts of rows: see `CircuitModel.forward`."""
-        if len(x) != 1 or len(x[0]) <= CHUNK_ROWS:
-            return super().forward(*x, fhe=fhe)
+        mode = FheMode.of(fhe)
+        if mode is not FheMode.DISABLE or len(x) != 1 or len(x[0]) <= CHUNK_ROWS:
+            return super().forward(*x, fhe=mode)
         starts = range(0, len(x[0]), CHUNK_ROWS)
         parts = [super(SelectionModule, self).forward(x[0][a : a + CHUNK_ROWS]) for a in starts]
         return np.concatenate(parts)

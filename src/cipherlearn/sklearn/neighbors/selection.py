@@ -103,13 +103,14 @@ class Within(Selection):
     def fitted(cls, references: References, grid: Grid, threshold: float, bits: int) -> Within:
         """References whose sum is not above a threshold, compared with so many bits."""
         ends = [table.max(axis=0) for table in references.terms(grid)]
-        limit = float(np.minimum(threshold, np.sum(ends, axis=0).max()))
-        ends = [np.minimum(end, limit) for end in ends]
-        reach = limit + float(np.sum(ends, axis=0).max())
+        threshold = float(np.minimum(threshold, np.sum(ends, axis=0).max()))
+        # What one feature alone puts beyond the threshold stays beyond it.
+        limit = _limit(references, grid, threshold * BEYOND)
+        reach = threshold + float(np.sum(np.minimum(ends, limit), axis=0).max())
         scale = steps_of(bits) / (reach if reach > 0 else 1.0)
         terms = (-scale * table for table in references.terms(grid, limit))
         # Distances that equal the threshold count: terms are rounded one by one.
-        start = np.full(len(references), scale * limit + len(ends) / 2)
+        start = np.full(len(references), scale * threshold + len(ends) / 2)
         return cls(Sums.of_terms(terms, start))
 
     @property
@@ -167,9 +168,7 @@ class Nearest(Selection):
         """
         rows = rows[:: -(-len(rows) // CALIBRATION_ROWS)]
         limit = float(np.quantile(_kth(references, grid, rows, n_neighbors), LIMIT_QUANTILE))
-        spread = [table.max(axis=0) for table in references.terms(grid)]
-        smallest = float(np.max(spread)) / grid.top**2
-        limit = float(np.max([limit, smallest, np.finfo(np.float64).tiny]))
+        limit = _limit(references, grid, limit)
         farthest = _kth(references, grid, rows, n_neighbors, limit)
         shares = np.arange(1, 2**ROUNDS + 1) / 2**ROUNDS
         thresholds = np.quantile(farthest, shares)
@@ -228,6 +227,13 @@ class Nearest(Selection):
 def all_of(references: References, grid: Grid, bits: int) -> Within:
     """All references: the threshold is beyond every distance."""
     return Within.fitted(references, grid, np.inf, bits)
+
+
+def _limit(references: References, grid: Grid, limit: float) -> float:
+    """A limit of terms that leaves more than zero of them."""
+    widest = max(float(table.max()) for table in references.terms(grid))
+    smallest = widest / grid.top**references.metric.power
+    return float(np.max([limit, smallest, np.finfo(np.float64).tiny]))
 
 
 def _kth(
