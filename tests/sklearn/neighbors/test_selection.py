@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cipherlearn.circuit import Builder, evaluate
+from cipherlearn.circuit import Builder, Circuit, evaluate
 from cipherlearn.circuit.simulate import allowed_results, simulate
 from cipherlearn.sklearn.linear.module import Box
 from cipherlearn.sklearn.neighbors.distances import Grid, Metric, References
@@ -21,7 +21,7 @@ from cipherlearn.sklearn.neighbors.selection import (
 P_ERROR = 2.0**-40
 
 
-def circuit_of(selection: Selection, grid: Grid):  # type: ignore[no-untyped-def]
+def circuit_of(selection: Selection, grid: Grid) -> Circuit:
     builder = Builder()
     mask = selection.mask(builder.input("bits", (1, grid.n_bits), 0, 1))
     return builder.finish([mask], ["mask"])

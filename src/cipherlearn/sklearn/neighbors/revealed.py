@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from cipherlearn.engines.execution import FheMode
 from cipherlearn.errors import InvalidParameterError
 from cipherlearn.sklearn.linear.affine import Affine
 from cipherlearn.sklearn.linear.maps import FeatureMap
-from cipherlearn.sklearn.linear.module import Box, LinearBits, LinearModule
+from cipherlearn.sklearn.linear.module import MOST_BITS, Box, LinearBits, LinearModule
 from cipherlearn.sklearn.neighbors.distances import Grid, References
 
 #: Most bits of features in unary code.
@@ -49,20 +50,22 @@ class SquaredDistances(LinearModule):
     def __init__(
         self, references: References, box: Box, bits: LinearBits, offsets: np.ndarray | None
     ) -> None:
-        points = references.points
-        scales = np.ones(points.shape[1])
-        if references.metric.weights is not None:
-            scales = references.metric.weights
-        constant = (scales * points**2).sum(axis=1) + (0.0 if offsets is None else offsets)
-        super().__init__(Affine.of_model(-2.0 * scales * points, constant), box, bits)
-        self.scales = scales
+        # Seen from the middle of the ranges, weights are small: less cancels out.
+        self.middle = box.low + box.span / 2
+        points = references.points - self.middle
+        weights = references.metric.weights
+        self.scales = np.ones(points.shape[1]) if weights is None else weights
+        coefficients = -2.0 * self.scales * points
+        constant = (self.scales * points**2).sum(axis=1) - coefficients @ self.middle
+        constant += 0.0 if offsets is None else offsets
+        super().__init__(Affine.of_model(coefficients, constant), box, bits)
 
-    def forward(self, *x: np.ndarray, fhe: Any = "disable") -> Any:
+    def forward(self, *x: np.ndarray, fhe: str | FheMode = "disable") -> Any:
         """Sums of rows: (rows, references)."""
         found = super().forward(*x, fhe=fhe)
         top = 2**self.bits.inputs - 1
         places = np.rint(np.clip(self.box.units(x[0]), 0.0, 1.0) * top) / top
-        rows = self.box.low + self.box.span * places
+        rows = self.box.low + self.box.span * places - self.middle
         return found + (self.scales * rows**2).sum(axis=1, keepdims=True)
 
 
@@ -89,4 +92,6 @@ def distance_module(
     constant = np.sum([table[0] for table in tables], axis=0)
     affine = Affine(weights, constant + (0.0 if offsets is None else offsets))
     unit = Box(np.zeros(grid.n_bits), np.ones(grid.n_bits))
-    return LinearModule(affine, unit, LinearBits(1, bits.weights), Unary(grid))
+    # A term is a sum of as many weights as it has unary bits.
+    finer = LinearBits(1, min(bits.inputs + bits.weights, MOST_BITS))
+    return LinearModule(affine, unit, finer, Unary(grid))
