@@ -23,8 +23,13 @@ def _family(name: str) -> list[str]:
 #: Estimators by family.
 LINEAR, NEIGHBORS, TREES = _family("linear"), _family("neighbors"), _family("trees")
 
-#: Regressors whose targets are positive.
-POSITIVE = {"GammaRegressor", "PoissonRegressor", "TweedieRegressor"}
+#: Data of some estimators.
+KINDS = {
+    **dict.fromkeys(("GammaRegressor", "PoissonRegressor", "TweedieRegressor"), "positive"),
+    **dict.fromkeys(("ComplementNB", "MultinomialNB"), "counts"),
+    "CategoricalNB": "categories",
+    "IsotonicRegression": "column",
+}
 
 #: Settings for a quick training of trees. An estimator gets those that it has; of names for one
 #: thing, the first: some libraries have several, and take one of them.
@@ -45,7 +50,6 @@ QUICK: dict[tuple[str, ...], Any] = {
 
 #: The same of linear models, and of single ones.
 QUICK_LINEAR: dict[tuple[str, ...], Any] = {
-    ("n_bits",): 8,
     ("n_components",): 1,
     ("random_state",): 0,
     ("cv",): 3,
@@ -64,6 +68,9 @@ SINGLE: dict[str, dict[str, Any]] = {
     },
     "RidgeClassifierCV": {"cv": None},
     "RidgeCV": {"cv": None},
+    "CategoricalNB": {"min_categories": 12},
+    "IsotonicRegression": {"out_of_bounds": "clip"},
+    "QuadraticDiscriminantAnalysis": {"reg_param": 0.01},
     "QuantileRegressor": {"alpha": 0.01},
     "RadiusNeighborsClassifier": {"radius": 1.5, "outlier_label": "most_frequent"},
     "RadiusNeighborsRegressor": {"radius": 2.0},
@@ -94,8 +101,16 @@ def quick(name: str) -> Any:
 
 
 def importable() -> list[Any]:
-    found = map(made, estimator_names())
-    return [each for each in found if not isinstance(each, MissingDependencyError)]
+    """Those that scikit-learn's checks have data for: tables."""
+    found = [e for e in map(made, estimator_names()) if not isinstance(e, MissingDependencyError)]
+    return [each for each in found if get_tags(each).input_tags.two_d_array]
+
+
+def as_taken(kind: str, X: np.ndarray) -> np.ndarray:
+    """Rows that estimators of that kind take."""
+    return {"counts": lambda: X - X.min(), "categories": lambda: np.floor(X - X.min(axis=0))}.get(
+        kind, lambda: X
+    )()
 
 
 @functools.cache
@@ -107,6 +122,12 @@ def rows_and_targets(kind: str) -> tuple[np.ndarray, np.ndarray]:
     if kind in {"positive", "tasks"}:
         X, y = rows_and_targets("regressor")
         return X, np.exp(y / y.std()) if kind == "positive" else np.stack([y, X[:, 0]], axis=1)
+    if kind in {"counts", "categories"}:
+        X, y = rows_and_targets("classifier")
+        return as_taken(kind, X), y
+    if kind == "column":
+        X, y = rows_and_targets("regressor")
+        return X[:, [np.abs(np.corrcoef(X.T, y)[-1, :-1]).argmax()]], y
     X, y = make_classification(
         90, 4, n_informative=3, n_redundant=0, n_classes=3, n_clusters_per_class=1, random_state=0
     )
@@ -118,8 +139,7 @@ def data_for(estimator: Any) -> tuple[np.ndarray, Any]:
     if is_regressor(estimator):
         single = get_tags(estimator).target_tags.single_output
         kind = "regressor" if single else "tasks"
-        kind = "positive" if type(estimator).__name__ in POSITIVE else kind
-    X, y = rows_and_targets(kind)
+    X, y = rows_and_targets(KINDS.get(type(estimator).__name__, kind))
     learns = not any(
         is_so(estimator) for is_so in (is_outlier_detector, is_clusterer, is_only_transformer)
     )

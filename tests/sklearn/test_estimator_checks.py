@@ -16,7 +16,7 @@ from sklearn.base import clone, is_classifier, is_outlier_detector, is_regressor
 from sklearn.exceptions import NotFittedError as ScikitNotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import MinMaxScaler
 from sklearn.utils import get_tags
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from threadpoolctl import threadpool_limits
@@ -48,8 +48,10 @@ pytestmark = [
     pytest.mark.filterwarnings(f"ignore:the {name} does not predict X") for name in NEIGHBORS
 ]
 
-#: Parts of so few rows have ranges of their own.
-FEW_ROWS = pytest.mark.filterwarnings("ignore:inputs lie far outside")
+#: Parts of so few rows have ranges of their own, and are no measure of agreement.
+FEW_ROWS = pytest.mark.filterwarnings(
+    "ignore:inputs lie far outside", "ignore::cipherlearn.errors.AgreementWarning"
+)
 
 #: Checks of scikit-learn that fail, for which estimators, and why.
 UNEQUAL_WEIGHTS = {
@@ -198,7 +200,7 @@ def test_clone_of_a_fitted_one_is_not_fitted(fitted: Any) -> None:
 
 def test_pipeline(estimator: Any) -> None:
     X, y = data_for(estimator)
-    whole = make_pipeline(StandardScaler(), estimator).fit(X, y)
+    whole = make_pipeline(MinMaxScaler(), estimator).fit(X, y)
     assert len(outputs(whole, X)) == len(X)
 
 
@@ -211,7 +213,6 @@ def scorer(estimator: Any, X: Any, y: Any = None) -> float:
 
 
 @FEW_ROWS
-@pytest.mark.filterwarnings("ignore::cipherlearn.errors.AgreementWarning")  # of a single bit
 @pytest.mark.filterwarnings("ignore:One or more samples have no neighbors")
 def test_grid_search_over_bits(estimator: Any) -> None:
     X, y = data_for(estimator)
@@ -240,13 +241,14 @@ def assert_same(name: str, found: np.ndarray, wanted: np.ndarray) -> None:
 def test_data_frames(name: str, fitted: Any) -> None:
     estimator = quick(name)
     X, y = data_for(estimator)
-    frame = pd.DataFrame(X, columns=["a", "b", "c", "d"])
+    names = list("abcd")[: X.shape[1]]
+    frame = pd.DataFrame(X, columns=names)
     several = y is not None and y.ndim > 1
     estimator.fit(frame, None if y is None else pd.DataFrame(y) if several else pd.Series(y))
-    assert estimator.feature_names_in_.tolist() == ["a", "b", "c", "d"]
+    assert estimator.feature_names_in_.tolist() == names
     assert_same(name, outputs(estimator, frame), outputs(fitted, X))
     with pytest.raises(ValueError, match="feature names"):
-        outputs(estimator, frame[["b", "a", "c", "d"]])
+        outputs(estimator, frame.rename(columns={"a": "z"}))
 
 
 @pytest.mark.parametrize(
@@ -335,7 +337,8 @@ def test_import_of_a_fitted_model(estimator: Any) -> None:
     _, theirs = estimator.fit_benchmark(X, *arguments)
     without_rows = [(None, {}), (None, {"inputs": "used-thresholds"})]
     for rows, options in [(X, {}), *(without_rows if type(estimator).__name__ in TREES else [])]:
-        ours = estimators.from_model(theirs, rows, n_bits=8, **options)
+        bits = {"n_bits": 8} if type(estimator).__name__ in TREES else {}
+        ours = estimators.from_model(theirs, rows, **bits, **options)
         assert type(ours) is type(estimator)
         found, wanted = predictions(ours, X), np.asarray(predictions(theirs, X))
         wanted = wanted.reshape(found.shape)
@@ -354,8 +357,8 @@ def test_import_of_what_was_not_fitted(estimator: Any) -> None:
 
 def test_import_with_rows_of_another_width(fitted: Any) -> None:
     X, _ = data_for(fitted)
-    with pytest.raises(ValueError, match="features"):
-        type(fitted).from_model(fitted.sklearn_model, X[:, :3])
+    with pytest.raises(ValueError, match="feature"):
+        type(fitted).from_model(fitted.sklearn_model, X[:, :-1])
 
 
 def test_encrypted_rows_are_clear_rows(compiled: Any) -> None:
@@ -468,18 +471,19 @@ def test_wrong_choices(fitted_tree: Any, parameter: str, accepted: list[str]) ->
 
 def test_wrong_number_of_features(fitted: Any) -> None:
     X, _ = data_for(fitted)
-    for rows in (X[:, :3], np.hstack([X, X])):
-        with pytest.raises(ValueError, match=r"features"):
+    for rows in (X[:, :-1], np.hstack([X, X])):
+        with pytest.raises(ValueError, match=r"feature"):
             predictions(fitted, rows)
-    with pytest.raises(ValueError, match="2D"):
-        predictions(fitted, X[0])
+    if X.shape[1] > 1:
+        with pytest.raises(ValueError, match="2D"):
+            predictions(fitted, X[0])
 
 
 @pytest.mark.filterwarnings("ignore:Missing values detected")  # interpret's graphs show none
 def test_missing_values(estimator: Any, fitted: Any) -> None:
     X, y = data_for(estimator)
     gaps = X.copy()
-    gaps[::7, 1] = np.nan
+    gaps[::7, -1] = np.nan
     with pytest.raises(ValueError, match="NaN"):
         predictions(fitted, gaps)  # it saw none in training
     if get_tags(estimator).input_tags.allow_nan:
@@ -494,7 +498,7 @@ def test_missing_values(estimator: Any, fitted: Any) -> None:
 def test_infinite_values(estimator: Any, fitted: Any, value: float) -> None:
     X, y = data_for(estimator)
     rows = X.copy()
-    rows[3, 1] = value
+    rows[3, -1] = value
     with pytest.raises(ValueError, match="infinity"):
         predictions(fitted, rows)
     with pytest.raises(ValueError, match="infinity"):
@@ -504,7 +508,7 @@ def test_infinite_values(estimator: Any, fitted: Any, value: float) -> None:
 def test_text_as_a_feature(estimator: Any, fitted: Any) -> None:
     X, y = data_for(estimator)
     rows = X.astype(object)
-    rows[:, 2] = "text"
+    rows[:, -1] = "text"
     with pytest.raises(ValueError, match="text"):
         estimator.fit(rows, y)
     with pytest.raises(ValueError, match="text"):

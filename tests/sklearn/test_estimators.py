@@ -207,10 +207,11 @@ def test_models_of_unknown_versions(
     X, *_ = numbers_for(estimator)
     floats = float_model(estimator)
 
-    def read(_: Any) -> TreeEnsemble:
+    def read(*_: Any) -> TreeEnsemble:
         raise error
 
-    monkeypatch.setattr(type(estimator), "read", staticmethod(read))
+    reads = "read" if type(estimator).__name__ in TREES else "_library_scores"
+    monkeypatch.setattr(type(estimator), reads, staticmethod(read))
     package = type(estimator).float_class.__module__.partition(".")[0]
     with pytest.raises(ModelError, match=rf"{package} \d.* stores models in a way that is not"):
         type(estimator).from_model(floats, X)

@@ -13,6 +13,9 @@ from cipherlearn.errors import AgreementWarning, warn
 #: Shares below which users are warned: of labels, of values.
 LEAST_ALIKE, LEAST_EXPLAINED = 0.99, 0.98
 
+#: Shares from which on more bits change nothing that matters.
+CLOSE_ALIKE, CLOSE_EXPLAINED = 0.999, 0.9999
+
 
 @dataclass(frozen=True)
 class Agreement:
@@ -37,6 +40,11 @@ class Agreement:
         if self.of_values:
             return self.share < LEAST_EXPLAINED
         return round((1 - self.share) * self.rows) > (1 - LEAST_ALIKE) * self.rows + 1
+
+    @property
+    def is_close(self) -> bool:
+        """Whether it could hardly be better."""
+        return self.share >= (CLOSE_EXPLAINED if self.of_values else CLOSE_ALIKE)
 
     def __str__(self) -> str:
         """In words."""

@@ -9,6 +9,7 @@ from sklearn.base import ClassifierMixin, OutlierMixin, RegressorMixin, Transfor
 from sklearn.utils import get_tags
 from sklearn.utils.metaestimators import available_if
 
+from cipherlearn.sklearn._agreement import Agreement, alike, as_probable
 from cipherlearn.sklearn.links import Link, Logistic, Softmax
 
 
@@ -70,6 +71,11 @@ def _has_probabilities(estimator: Any) -> bool:
     return hasattr(estimator._unfitted() if model is None else model, "predict_proba")  # noqa: SLF001
 
 
+def of_each_class(scores: np.ndarray) -> np.ndarray:
+    """A score for each class, where there may be one for the second of two."""
+    return np.concatenate([-scores, scores], axis=1) if scores.shape[1] == 1 else scores
+
+
 class Classifier(MirroredTags, Predicting, ClassifierMixin):  # type: ignore[misc]
     """A model that tells classes apart: by a score of each or, of two, by one of the second."""
 
@@ -77,6 +83,14 @@ class Classifier(MirroredTags, Predicting, ClassifierMixin):  # type: ignore[mis
         single = scores.shape[1] == 1
         places = (scores[:, 0] > 0).astype(np.int64) if single else scores.argmax(axis=1)
         return np.asarray(self.classes_[places])
+
+    def _agreement(self: Any, scores: np.ndarray, rows: np.ndarray) -> Agreement:
+        ours = self._predictions(scores)
+        same = alike(ours, np.asarray(self._library_predictions(self.sklearn_model, rows)))
+        if ours.ndim == 1:  # where two classes are as probable, either will do
+            theirs = self._library_scores(self.sklearn_model, rows).reshape(len(rows), -1)
+            same |= as_probable(of_each_class(scores), of_each_class(theirs))
+        return Agreement(float(same.mean()), len(rows), of_values=False)
 
     @available_if(_has_probabilities)  # type: ignore[untyped-decorator]
     def predict_proba(self: Any, X: Any, fhe: str = "disable") -> np.ndarray:

@@ -7,7 +7,7 @@ import functools
 import inspect
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -15,7 +15,7 @@ from scipy import sparse
 from sklearn.utils.validation import validate_data
 
 from cipherlearn.errors import InvalidParameterError
-from cipherlearn.sklearn._agreement import agreement_of, tell
+from cipherlearn.sklearn._agreement import Agreement, agreement_of, tell
 from cipherlearn.sklearn._base import EncryptedEstimator, counted, without_graph
 from cipherlearn.sklearn._reading import reading
 from cipherlearn.sklearn.links import Identity, Link
@@ -64,16 +64,13 @@ class WrappingEstimator(EncryptedEstimator):
 
     @abstractmethod
     def _options(self) -> Any:
-        """The estimator's own parameters, checked: before training, which may take long.
-
-        They have an attribute ``as_dict``, the bits.
-        """
+        """The estimator's own parameters, checked: before training, which may take long."""
 
     @abstractmethod
     def _quantized(
         self, model: Any, rows: np.ndarray, options: Any, before: CircuitModel | None
     ) -> CircuitModel:
-        """The module of a fitted float model.
+        """The module of a fitted float model; sets `n_bits_`.
 
         Parameters
         ----------
@@ -137,29 +134,42 @@ class WrappingEstimator(EncryptedEstimator):
         return self.float_class(**params)
 
     def _adopt(
-        self, model: Any, rows: np.ndarray, options: Any, before: CircuitModel | None = None
+        self,
+        model: Any,
+        rows: np.ndarray,
+        options: Any,
+        before: CircuitModel | None = None,
+        folded: Sequence[Any] = (),
     ) -> Self:
-        """Take over a fitted float model."""
-        self._float_model = model
+        """Take over a fitted float model, and fitted transformers that come before it."""
+        self._float_model, self._folded = model, tuple(folded)
         with reading(self.float_class), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what is unusual about rows that are not the user's
             # Whether the float model answers one number a row, and no rows of numbers.
-            self._is_flat = np.ndim(self._library_predictions(model, rows[:1])) == 1
+            self._is_flat = np.ndim(self._library_predictions(model, self._taken(rows[:1]))) == 1
             module = self._quantized(model, rows, options, before)
         self.n_features_in_ = rows.shape[1]
-        self.n_bits_ = options.as_dict
         self.module_ = module
-        self.agreement_ = self._agreement(rows[:: -(-len(rows) // _COMPARED_ROWS)])
+        self.agreement_ = tell(self, self._compared(module, rows), self.ways_to_agree)
         return self
 
-    def _agreement(self, rows: np.ndarray) -> float:
-        """How far answers are those of the float model; users are warned if little."""
+    def _taken(self, rows: np.ndarray) -> np.ndarray:
+        """Rows as the float model takes them."""
+        for step in self._folded:
+            rows = step.transform(rows)
+        return dense(rows)
+
+    def _compared(self, module: CircuitModel, rows: np.ndarray) -> Agreement:
+        """How far answers of a module are those of the float model."""
+        rows = rows[:: -(-len(rows) // _COMPARED_ROWS)]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # rows without the names that training had
-            theirs = np.asarray(self._library_predictions(self.sklearn_model, rows))
-        ours = self._predictions(np.asarray(self.module_.forward(rows)))
-        found = agreement_of(ours, theirs, of_values=self.answers_values)
-        return tell(self, found, self.ways_to_agree)
+            return self._agreement(np.asarray(module.forward(rows)), self._taken(rows))
+
+    def _agreement(self, scores: np.ndarray, rows: np.ndarray) -> Agreement:
+        """How far answers of scores are those of the float model for rows."""
+        theirs = dense(self._library_predictions(self.sklearn_model, rows))
+        return agreement_of(self._predictions(scores), theirs, of_values=self.answers_values)
 
     @classmethod
     def from_model(cls, model: Any, X: Any = None, **own: Any) -> Self:
@@ -207,7 +217,8 @@ class WrappingEstimator(EncryptedEstimator):
         options = self._options()
         if (names := getattr(model, "feature_names_in_", None)) is not None:
             self.feature_names_in_ = names
-        self.n_features_in_ = model.n_features_in_
+        if (known := getattr(model, "n_features_in_", None)) is not None:
+            self.n_features_in_ = known
         return self._adopt(model, self._rows(X), options)
 
     from_sklearn_model = from_model
@@ -216,7 +227,7 @@ class WrappingEstimator(EncryptedEstimator):
         rows = validate_data(
             self, without_graph(X), reset=False, dtype=np.float64, accept_sparse="csr"
         )
-        return rows.toarray() if sparse.issparse(rows) else np.asarray(rows)
+        return dense(rows)
 
     def post_processing(self, *values: np.ndarray) -> np.ndarray:
         """Predictions, or probabilities, of dequantized results."""
@@ -232,6 +243,11 @@ class WrappingEstimator(EncryptedEstimator):
             # Of parameters that scikit-learn will drop: `fit` gives them once.
             warnings.simplefilter("ignore")
             return self.float_class(**self.get_sklearn_params(deep=False))
+
+
+def dense(values: Any) -> np.ndarray:
+    """An array, of a sparse matrix as well."""
+    return np.asarray(values.toarray() if sparse.issparse(values) else values)
 
 
 def _mirrored(wrapped: type, method: str) -> Callable[..., Any]:

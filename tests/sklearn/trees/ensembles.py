@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from cipherlearn.sklearn.trees.encoding import CategoricalCode, FeatureCode, OrdinalCode
+from cipherlearn.sklearn.encoding import CategoricalCode, FeatureCode, OrdinalCode
 from cipherlearn.sklearn.trees.ensemble import LEAF, Tree, TreeEnsemble
 
 

@@ -10,9 +10,9 @@ from sklearn.ensemble import RandomForestClassifier
 
 from cipherlearn.circuit import count_lookups, evaluate
 from cipherlearn.errors import LookupWidthError
+from cipherlearn.sklearn.encoding import FeatureCode, OrdinalCode
 from cipherlearn.sklearn.trees import cover as cover_module
 from cipherlearn.sklearn.trees.cover import Cover, Covers, cover_ensemble
-from cipherlearn.sklearn.trees.encoding import FeatureCode, OrdinalCode
 from cipherlearn.sklearn.trees.ensemble import LEAF, Tree, TreeEnsemble
 from cipherlearn.sklearn.trees.program import SCORES, TERMS, build_circuit, linear_constant
 from tests.sklearn.trees.ensembles import chain, codes_of, ensemble_of, full_tree, rows_of

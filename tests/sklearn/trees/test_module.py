@@ -16,10 +16,10 @@ from cipherlearn.errors import (
     NoParametersError,
     SelfCheckError,
 )
+from cipherlearn.sklearn.encoding import FeatureCode, OrdinalCode
 from cipherlearn.sklearn.links import Softmax
 from cipherlearn.sklearn.trees import module as trees_module
 from cipherlearn.sklearn.trees.cover import cover_ensemble
-from cipherlearn.sklearn.trees.encoding import FeatureCode, OrdinalCode
 from cipherlearn.sklearn.trees.ensemble import TreeEnsemble
 from cipherlearn.sklearn.trees.module import TreeModule
 from cipherlearn.sklearn.trees.program import Planes

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from cipherlearn.sklearn.encoding import CategoricalCode, OrdinalCode
 from cipherlearn.sklearn.trees.cover import cover_ensemble
-from cipherlearn.sklearn.trees.encoding import CategoricalCode, OrdinalCode
 from cipherlearn.sklearn.trees.ensemble import TreeEnsemble
 from cipherlearn.sklearn.trees.tables import Axis, approximate, summed, table_tree
 from tests.sklearn.trees.ensembles import codes_of

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, ClassVar
 
 import numpy as np
 
+from cipherlearn.errors import InvalidParameterError, ModelError
 from cipherlearn.sklearn import _kinds as kinds
-from cipherlearn.sklearn._wrapping import WrappingEstimator
+from cipherlearn.sklearn._wrapping import WrappingEstimator, dense
 from cipherlearn.sklearn.linear.affine import Affine
-from cipherlearn.sklearn.linear.maps import FeatureMap, Plain
+from cipherlearn.sklearn.linear.maps import Bits, FeatureMap, Plain, Products, Squares
 from cipherlearn.sklearn.linear.module import Box, LinearBits, LinearModule
+
+#: Bits that are tried in turn, if nobody says how many.
+_AUTO_BITS = (8, 10, 12, 13, 14, 15, 16)
+
+#: The logarithm of the probability of what training never saw.
+_IMPOSSIBLE = -1e12
 
 #: Rows that a reading is checked on.
 _PROBES = 16
+
+#: Most features whose products with each other are tried.
+_MOST_PAIRED = 64
 
 
 class LinearEstimator(WrappingEstimator):
@@ -23,9 +34,11 @@ class LinearEstimator(WrappingEstimator):
 
     Parameters
     ----------
-    n_bits : int or dict, default=8
+    n_bits : int, dict or "auto", default=8
         Bits of features (``op_inputs``) and of weights (``op_weights``), up to 16 each. There are
-        no look-ups: more bits cost little.
+        no look-ups: more bits cost little. ``"auto"`` takes the fewest, from 8 on, with which the
+        rows of training have the labels of the float model (of values, R2 of 0.9999 with its
+        values as the truth), or as many as results have room for.
 
     The other parameters are those of the float class, in its installed version.
 
@@ -44,19 +57,14 @@ class LinearEstimator(WrappingEstimator):
 
     module_: LinearModule
 
-    @classmethod
-    def read(cls, model: Any) -> Affine:
-        """The function of mapped features that a fitted float model computes, before any link."""
-        return Affine.of_model(model.coef_, model.intercept_)
-
-    @classmethod
-    def feature_map(cls, model: Any) -> FeatureMap:
+    def _map(self, model: Any, rows: np.ndarray, bits: LinearBits) -> FeatureMap:
         """What the client computes of its features before it encrypts them.
 
-        It is public: it depends on parameters of the model, and not on what training found.
+        It is public: it depends on the range of rows and on parameters of the model, and not on
+        what training found.
         """
-        del model
-        return Plain()
+        del model, bits
+        return Plain.around(rows)
 
     @classmethod
     @abstractmethod
@@ -65,22 +73,113 @@ class LinearEstimator(WrappingEstimator):
 
     @property
     def affine_(self) -> Affine:
-        """The function that the float model computes."""
+        """The function of mapped features that the float model computes, before any link."""
         self.check_model_is_fitted()
         return self.module_.affine
 
-    def _options(self) -> LinearBits:
-        return LinearBits.of(self.n_bits)
+    def _options(self) -> tuple[LinearBits, ...]:
+        if isinstance(self.n_bits, str) and self.n_bits == "auto":
+            return tuple(LinearBits(bits, bits) for bits in _AUTO_BITS)
+        return (LinearBits.of(self.n_bits),)
 
     def _quantized(
-        self, model: Any, rows: np.ndarray, options: LinearBits, before: Any
+        self, model: Any, rows: np.ndarray, options: tuple[LinearBits, ...], before: Any
     ) -> LinearModule:
-        mapped = self.feature_map(model)
-        affine = self.read(model)
+        found = self._with_bits(model, rows, options[0], before)
+        for bits in options[1:]:
+            if self._compared(found, rows).is_close:
+                break
+            with suppress(InvalidParameterError):  # results have no room for so many
+                found = self._with_bits(model, rows, bits, before)
+        return found
+
+    def _with_bits(
+        self, model: Any, rows: np.ndarray, bits: LinearBits, before: LinearModule | None
+    ) -> LinearModule:
         probes = rows[:: -(-len(rows) // _PROBES)]
-        affine.check(self._library_scores(model, probes), mapped(probes))
-        box = Box.around(mapped(rows), None if before is None else before.box)
-        return LinearModule(affine, box, options, mapped)
+        if before is not None:
+            mapped = before.mapped
+            affine = self._read(model, mapped, probes)
+        elif self._folded:
+            affine, mapped = self._read_folded(model, rows, bits, probes)
+        else:
+            mapped = self._map(model, rows, bits)
+            affine = self._read(model, mapped, probes)
+        if mapped.is_binary:
+            box, sent = Box.unit(affine.n_features), LinearBits(1, bits.weights)
+        else:
+            box, sent = Box.around(mapped(rows), None if before is None else before.box), bits
+        module = LinearModule(affine, box, sent, mapped)
+        self.n_bits_ = bits.as_dict
+        return module
+
+    def _read_folded(
+        self, model: Any, rows: np.ndarray, bits: LinearBits, probes: np.ndarray
+    ) -> tuple[Affine, FeatureMap]:
+        """The function that a model computes after other steps, and the map of least width."""
+        maps: list[FeatureMap] = [Plain.around(rows), Squares.around(rows)]
+        if rows.shape[1] <= _MOST_PAIRED:
+            maps.append(Products.around(rows))
+        maps.append(Bits.around(rows, bits.inputs))
+        for mapped in sorted(maps, key=lambda each: each(probes).shape[1]):
+            # Steps refuse rows in words of their own.
+            with suppress(ModelError, ValueError):
+                return self._read(model, mapped, probes), mapped
+        names = ", ".join(type(step).__name__ for step in self._folded)
+        raise ModelError(
+            f"a {type(model).__name__} after {names} is neither affine or quadratic in the features"
+            " nor a sum of functions of one feature each: it cannot be encrypted as a whole"
+        )
+
+    def _read(self, model: Any, mapped: FeatureMap, rows: np.ndarray) -> Affine:
+        """The function that a float model computes of mapped features, checked on rows."""
+
+        def scores(rows: np.ndarray) -> np.ndarray:
+            return _two_dimensional(self._library_scores(model, self._taken(rows)), len(rows))
+
+        theirs = scores(mapped.rounded(rows))
+        if not np.isfinite(theirs).all():
+            raise ModelError(
+                f"the {type(model).__name__} gives scores that are no finite numbers for the rows "
+                "of training: was there only one sample, or one sample of a class?"
+            )
+        affine = mapped.read(scores)
+        affine.check(theirs, mapped(rows))
+        return affine
+
+
+class FineEstimator(LinearEstimator):
+    """A model whose terms often cancel each other, as those of likelihoods do.
+
+    Parameters
+    ----------
+    n_bits : int, dict or "auto", default="auto"
+        As for `LinearEstimator`.
+    """
+
+    own_parameters: ClassVar[Mapping[str, Any]] = {"n_bits": "auto"}
+
+
+def _two_dimensional(scores: Any, rows: int) -> np.ndarray:
+    """Scores of shape (rows, outputs), whatever shape a library gives them."""
+    found = dense(scores)
+    # One number a row, or, of some transformers, all numbers of a single row.
+    found = found.reshape(rows, -1) if found.ndim == 1 else found
+    return np.asarray(found, dtype=np.float64)
+
+
+def centered(scores: np.ndarray) -> np.ndarray:
+    """Scores of classes less their mean; of two classes, what the second has more.
+
+    What all classes have in common says nothing of the class, and may be so large that nothing
+    else has bits.
+    """
+    if scores.ndim == 1:
+        return scores
+    scores = np.where(np.isneginf(scores), _IMPOSSIBLE, scores)
+    if scores.shape[1] == 2:
+        return np.asarray(scores[:, 1] - scores[:, 0])
+    return np.asarray(scores - scores.mean(axis=1, keepdims=True))
 
 
 class LinearRegressor(kinds.Regressor, LinearEstimator):
@@ -94,26 +193,13 @@ class LinearClassifier(kinds.Scoring, kinds.Classifier, LinearEstimator):
 class LinearOutlierDetector(kinds.OutlierDetector, LinearEstimator):
     """A linear model that tells what is unlike the rows of training."""
 
-    @classmethod
-    def read(cls, model: Any) -> Affine:
-        return Affine.of_model(model.coef_, -model.offset_)
-
 
 class LinearTransformer(kinds.Transformer, LinearEstimator):
     """An affine map to other features."""
 
-    @classmethod
-    def read(cls, model: Any) -> Affine:
-        return Affine.of_function(model.transform, model.n_features_in_)
-
 
 class ProjectingEstimator(kinds.Transforming, LinearEstimator):
     """A model that gives scores and, beside them, new features: one product computes both."""
-
-    @classmethod
-    def read(cls, model: Any) -> Affine:
-        features = Affine.of_function(lambda rows: cls._new(model, rows), model.n_features_in_)
-        return super().read(model).beside(features)
 
     @classmethod
     def _new(cls, model: Any, rows: np.ndarray) -> np.ndarray:
@@ -125,11 +211,12 @@ class ProjectingEstimator(kinds.Transforming, LinearEstimator):
         scores = super()._library_scores(model, rows).reshape(len(rows), -1)
         return np.concatenate([scores, cls._new(model, rows)], axis=1)
 
-    def _quantized(
-        self, model: Any, rows: np.ndarray, options: LinearBits, before: Any
+    def _with_bits(
+        self, model: Any, rows: np.ndarray, bits: LinearBits, before: LinearModule | None
     ) -> LinearModule:
-        self._n_scores = super().read(model).n_outputs
-        return super()._quantized(model, rows, options, before)
+        found = super()._with_bits(model, rows, bits, before)
+        self._n_scores = found.affine.n_outputs - self._new(model, rows[:1]).shape[1]
+        return found
 
     def _predictions(self, scores: np.ndarray) -> np.ndarray:
         return np.asarray(super()._predictions(scores[:, : self._n_scores]))  # type: ignore[safe-super]

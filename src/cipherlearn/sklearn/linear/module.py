@@ -95,6 +95,11 @@ class Box:
             low, high = np.minimum(low, known.low), np.maximum(high, known.low + known.span)
         return cls(low, np.where(high > low, high - low, 1.0))
 
+    @classmethod
+    def unit(cls, n_features: int) -> Box:
+        """Of features from 0 to 1."""
+        return cls(np.zeros(n_features), np.ones(n_features))
+
     def units(self, rows: np.ndarray) -> np.ndarray:
         """Rows with features from 0 to 1."""
         return np.asarray((rows - self.low) / self.span)
@@ -118,8 +123,8 @@ class LinearModule(CircuitModel):
     box : Box
         Of mapped features.
     bits : LinearBits
-    mapped : FeatureMap, default=Plain()
-        What the client computes of its features.
+    mapped : FeatureMap, optional
+        What the client computes of its features. Default: nothing.
 
     Attributes
     ----------
@@ -131,7 +136,7 @@ class LinearModule(CircuitModel):
     ) -> None:
         super().__init__((FEATURES,), (SCORES,))
         self.affine, self.box, self.bits = affine, box, bits
-        self.mapped = Plain() if mapped is None else mapped
+        self.mapped = mapped or Plain.around(np.zeros((1, affine.n_features)))
         in_units = box.in_units(affine)
         largest = np.abs(in_units.weights).max(axis=0, initial=0.0)
         step = np.where(largest > 0, largest, 1.0) / max(2 ** (bits.weights - 1) - 1, 1)

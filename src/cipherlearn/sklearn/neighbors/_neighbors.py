@@ -9,9 +9,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 from scipy import sparse
+from sklearn.base import ClassifierMixin
 
 from cipherlearn.errors import CalibrationWarning, InvalidParameterError, warn
 from cipherlearn.sklearn import _kinds as kinds
+from cipherlearn.sklearn._agreement import Agreement, alike, as_probable
 from cipherlearn.sklearn.neighbors._estimator import NeighborsEstimator, Revealed
 from cipherlearn.sklearn.neighbors.distances import Grid, Metric, References
 from cipherlearn.sklearn.neighbors.selection import Nearest, Ranked, Selection, Within, all_of
@@ -183,7 +185,7 @@ class InRadius(Neighborhood):
         return (found, places) if return_distance else places
 
 
-class Voting(kinds.Classifier):
+class Voting(kinds.MirroredTags, kinds.Predicting, ClassifierMixin):  # type: ignore[misc]
     """Neighbours vote for their classes: one target, or several side by side."""
 
     @staticmethod
@@ -215,6 +217,13 @@ class Voting(kinds.Classifier):
         # The first of equal ones, as scikit-learn has it.
         found = [of[each.argmax(axis=1)] for of, each in zip(classes, shares, strict=True)]
         return np.stack(found, axis=1) if self.outputs_2d_ else found[0]
+
+    def _agreement(self: Any, scores: np.ndarray, rows: np.ndarray) -> Agreement:
+        model = self.sklearn_model
+        same = alike(self._predictions(scores), np.asarray(model.predict(rows)))
+        if not model.outputs_2d_:  # where two classes have as many votes, either will do
+            same |= as_probable(self._shares(scores)[0], model.predict_proba(rows))
+        return Agreement(float(same.mean()), len(rows), of_values=False)
 
     def _probabilities(self: Any, scores: np.ndarray) -> Any:
         shares = self._shares(scores)

@@ -8,6 +8,7 @@ distances to points that the server knows among them, whatever the power.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from cipherlearn.errors import InvalidParameterError
+from cipherlearn.sklearn.encoding import OrdinalCode
 from cipherlearn.sklearn.linear.module import Box
 
 #: Metrics by name, with the power that their terms have.
@@ -111,19 +113,27 @@ class Grid:
         """Unary bits of a row."""
         return len(self.box.low) * self.top
 
+    @functools.cached_property
+    def codes(self) -> tuple[OrdinalCode, ...]:
+        """The code of each feature: it is cut in the middle between its points."""
+        steps = np.arange(self.top + 1) / self.top
+        points = self.box.low[:, None] + self.box.span[:, None] * steps
+        return tuple(OrdinalCode((of[1:] + of[:-1]) / 2, of) for of in points)
+
     def points(self, feature: int) -> np.ndarray:
         """Values of one feature's points."""
-        steps = np.arange(self.top + 1) / self.top
-        return np.asarray(self.box.low[feature] + self.box.span[feature] * steps)
+        return self.codes[feature].points
 
     def places(self, rows: np.ndarray) -> np.ndarray:
         """The nearest points of rows; rows beyond the ranges are at their border."""
-        return np.rint(np.clip(self.box.units(rows), 0.0, 1.0) * self.top).astype(np.int64)
+        each = [code.states(values) for code, values in zip(self.codes, rows.T, strict=True)]
+        return np.stack(each, axis=1)
 
     def code(self, rows: np.ndarray) -> np.ndarray:
         """Unary bits of rows, of shape (rows, features * top)."""
-        above = self.places(rows)[:, :, None] > np.arange(self.top)
-        return above.reshape(len(rows), self.n_bits).astype(np.int8)
+        places = self.places(rows).T
+        bits = [code.bits(states) for code, states in zip(self.codes, places, strict=True)]
+        return np.concatenate(bits, axis=1).astype(np.int8)
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from cipherlearn.engines.execution import FheMode
 from cipherlearn.errors import InvalidParameterError
 from cipherlearn.sklearn.linear.affine import Affine
-from cipherlearn.sklearn.linear.maps import FeatureMap
+from cipherlearn.sklearn.linear.maps import FeatureMap, Function
 from cipherlearn.sklearn.linear.module import MOST_BITS, Box, LinearBits, LinearModule
 from cipherlearn.sklearn.neighbors.distances import Grid, References
 
@@ -27,11 +27,23 @@ class Unary(FeatureMap):
     grid : Grid
     """
 
+    is_binary: ClassVar[bool] = True
+
     grid: Grid
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         """0 or 1 for each unary bit."""
         return self.grid.code(rows).astype(np.float64)
+
+    def read(self, function: Function) -> Affine:
+        """By the results of rows that differ from the first points in one feature."""
+        start = np.array([code.points[0] for code in self.grid.codes])
+        weights = []
+        for feature, code in enumerate(self.grid.codes):
+            rows = np.tile(start, (len(code.points), 1))
+            rows[:, feature] = code.points
+            weights.append(np.diff(function(rows), axis=0))
+        return Affine(np.concatenate(weights), function(start[None])[0])
 
 
 class SquaredDistances(LinearModule):
@@ -58,7 +70,7 @@ class SquaredDistances(LinearModule):
         coefficients = -2.0 * self.scales * points
         constant = (self.scales * points**2).sum(axis=1) - coefficients @ self.middle
         constant += 0.0 if offsets is None else offsets
-        super().__init__(Affine.of_model(coefficients, constant), box, bits)
+        super().__init__(Affine(coefficients.T, constant), box, bits)
 
     def forward(self, *x: np.ndarray, fhe: str | FheMode = "disable") -> Any:
         """Sums of rows: (rows, references)."""
@@ -87,11 +99,10 @@ def distance_module(
             f"not squares; take {MOST_UNARY_BITS} at most"
         )
     grid = Grid(box, bits.inputs)
-    tables = list(references.terms(grid))
-    weights = np.concatenate([np.diff(table, axis=0) for table in tables])
-    constant = np.sum([table[0] for table in tables], axis=0)
-    affine = Affine(weights, constant + (0.0 if offsets is None else offsets))
-    unit = Box(np.zeros(grid.n_bits), np.ones(grid.n_bits))
+    mapped = Unary(grid)
+    affine = mapped.read(lambda rows: references.sums(grid, rows))
+    if offsets is not None:
+        affine = Affine(affine.weights, affine.constant + offsets)
     # A term is a sum of as many weights as it has unary bits.
     finer = LinearBits(1, min(bits.inputs + bits.weights, MOST_BITS))
-    return LinearModule(affine, unit, finer, Unary(grid))
+    return LinearModule(affine, Box.unit(grid.n_bits), finer, mapped)

@@ -19,6 +19,7 @@ from cipherlearn.errors import InvalidParameterError, InvalidTypeError
 from cipherlearn.sklearn._base import check_choice, counted, without_graph
 from cipherlearn.sklearn._kinds import Deciding
 from cipherlearn.sklearn._reading import reading
+from cipherlearn.sklearn.encoding import CategoricalCode, FeatureCode, feature_code
 from cipherlearn.sklearn.trees import columns
 from cipherlearn.sklearn.trees._importing import (
     ENSEMBLING,
@@ -27,8 +28,7 @@ from cipherlearn.sklearn.trees._importing import (
     with_missing,
 )
 from cipherlearn.sklearn.trees.bits import TreeBits, choose_bits
-from cipherlearn.sklearn.trees.encoding import CategoricalCode, FeatureCode
-from cipherlearn.sklearn.trees.grid import feature_code, used_codes
+from cipherlearn.sklearn.trees.grid import used_codes
 from cipherlearn.sklearn.trees.module import TreeModule
 from cipherlearn.sklearn.trees.program import Planes
 from cipherlearn.sklearn.trees.quantized import QuantizedTrees

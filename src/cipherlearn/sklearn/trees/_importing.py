@@ -18,9 +18,9 @@ from cipherlearn.errors import (
 from cipherlearn.sklearn._agreement import Agreement, agreement_of, alike, tell
 from cipherlearn.sklearn._base import EncryptedEstimator, check_choice, takes_any
 from cipherlearn.sklearn._reading import check_reading, library_of, reading
+from cipherlearn.sklearn.encoding import CategoricalCode, FeatureCode, OrdinalCode
 from cipherlearn.sklearn.trees import columns
 from cipherlearn.sklearn.trees.bits import USUAL_LEAF_BITS, TreeBits
-from cipherlearn.sklearn.trees.encoding import CategoricalCode, FeatureCode, OrdinalCode
 from cipherlearn.sklearn.trees.ensemble import TreeEnsemble
 from cipherlearn.sklearn.trees.grid import threshold_codes
 from cipherlearn.sklearn.trees.quantized import QuantizedTrees

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from cipherlearn.errors import LookupWidthError
+from cipherlearn.sklearn.encoding import FeatureCode
 from cipherlearn.sklearn.trees.blocks import Block, constant_block, nodes_of
-from cipherlearn.sklearn.trees.encoding import FeatureCode
 from cipherlearn.sklearn.trees.ensemble import Tree, TreeEnsemble
 
 #: Bits of the widest table that an engine looks up.

@@ -16,9 +16,9 @@ from cipherlearn.circuit import Builder, Circuit
 from cipherlearn.circuit.functions import concatenate
 from cipherlearn.circuit.values import IntValue
 from cipherlearn.errors import ModelError
+from cipherlearn.sklearn.encoding import FeatureCode
 from cipherlearn.sklearn.trees.blocks import Block
 from cipherlearn.sklearn.trees.cover import Cover
-from cipherlearn.sklearn.trees.encoding import FeatureCode
 
 #: Names of the inputs: bits that look-ups read, and bits that are added up.
 LOOKED_UP, ADDED = "looked_up", "added"

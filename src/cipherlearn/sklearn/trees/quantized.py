@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cipherlearn.errors import InvalidShapeError
-from cipherlearn.sklearn.trees.encoding import FeatureCode
+from cipherlearn.sklearn.encoding import FeatureCode
 from cipherlearn.sklearn.trees.ensemble import LEAF, Tree, TreeEnsemble
 
 #: Significant bits of what an integer in the leaves stands for.

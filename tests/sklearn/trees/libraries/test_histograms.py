@@ -18,8 +18,8 @@ from cipherlearn.sklearn import (
     HistGradientBoostingRegressor,
     from_model,
 )
+from cipherlearn.sklearn.encoding import CategoricalCode, OrdinalCode
 from cipherlearn.sklearn.trees._estimator import on_grid
-from cipherlearn.sklearn.trees.encoding import CategoricalCode, OrdinalCode
 
 FINE = {"op_inputs": 5, "op_leaves": 16}
 SMALL: dict[str, Any] = {

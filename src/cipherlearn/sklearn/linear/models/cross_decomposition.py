@@ -8,21 +8,12 @@ from sklearn import cross_decomposition
 
 from cipherlearn.sklearn._base import without_graph
 from cipherlearn.sklearn.linear._estimator import LinearRegressor, ProjectingEstimator
-from cipherlearn.sklearn.linear.affine import Affine
 
 PACKAGE = "sklearn"
 EXTRA = None
 
 
-class _Predicted(LinearRegressor):
-    """Read from predictions: features are centered first, which coefficients do not tell."""
-
-    @classmethod
-    def read(cls, model: Any) -> Affine:
-        return Affine.of_function(model.predict, model.n_features_in_)
-
-
-class _Latent(ProjectingEstimator, _Predicted):
+class _Latent(ProjectingEstimator, LinearRegressor):
     """Latent directions of features and of targets."""
 
     # As in scikit-learn, targets come second.

@@ -7,7 +7,14 @@ from typing import Any
 import numpy as np
 from sklearn import discriminant_analysis
 
-from cipherlearn.sklearn.linear._estimator import LinearClassifier, ProjectingEstimator
+from cipherlearn.sklearn.linear._estimator import (
+    FineEstimator,
+    LinearClassifier,
+    ProjectingEstimator,
+    centered,
+)
+from cipherlearn.sklearn.linear.maps import FeatureMap, Products
+from cipherlearn.sklearn.linear.module import LinearBits
 
 PACKAGE = "sklearn"
 EXTRA = None
@@ -36,3 +43,23 @@ class LinearDiscriminantAnalysis(
         if self.is_fitted and self.sklearn_model.solver == "lsqr":
             self.sklearn_model.transform(X)
         return super().transform(X, fhe)
+
+
+class QuadraticDiscriminantAnalysis(
+    LinearClassifier,
+    FineEstimator,
+    wraps=discriminant_analysis.QuadraticDiscriminantAnalysis,
+):
+    """Classes with a covariance each: see `FineEstimator`.
+
+    The client encrypts the products of each two features as well. Of more than two classes, scores
+    are less their mean over the classes: what is common to all says nothing of the class.
+    """
+
+    @classmethod
+    def _library_scores(cls, model: Any, rows: np.ndarray) -> np.ndarray:
+        return centered(super()._library_scores(model, rows))
+
+    def _map(self, model: Any, rows: np.ndarray, bits: LinearBits) -> FeatureMap:
+        del model, bits
+        return Products.around(rows)

@@ -15,6 +15,7 @@ from cipherlearn.sklearn.linear._estimator import (
     LinearRegressor,
 )
 from cipherlearn.sklearn.linear.affine import Affine
+from cipherlearn.sklearn.linear.maps import FeatureMap
 from cipherlearn.sklearn.links import ClippedMargin, Exponential, Identity, Link, OneVersusRest
 
 PACKAGE = "sklearn"
@@ -116,16 +117,13 @@ class TheilSenRegressor(LinearRegressor, wraps=linear_model.TheilSenRegressor):
 class RANSACRegressor(LinearRegressor, wraps=linear_model.RANSACRegressor):
     """Least squares on the rows that agree, with any linear estimator: see `LinearEstimator`."""
 
-    @classmethod
-    def read(cls, model: Any) -> Affine:
-        """The function of the estimator that it trained."""
-        inner = model.estimator_
+    def _read(self, model: Any, mapped: FeatureMap, rows: np.ndarray) -> Affine:
         try:
-            return Affine.of_function(inner.predict, model.n_features_in_)
+            return super()._read(model, mapped, rows)
         except ModelError as error:
             raise ModelError(
-                f"RANSACRegressor holds a {type(inner).__name__}, which is not linear; only linear "
-                "estimators can be encrypted in it"
+                f"RANSACRegressor holds a {type(model.estimator_).__name__}, which is not linear; "
+                "only linear estimators can be encrypted in it"
             ) from error
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from cipherlearn.errors import InvalidParameterError, InvalidTypeError, ModelError
 from cipherlearn.sklearn._base import EstimatorNotFittedError
+from cipherlearn.sklearn.encoding import CategoricalCode, FeatureCode
 from cipherlearn.sklearn.links import (
     Exponential,
     Identity,
@@ -29,7 +30,6 @@ from cipherlearn.sklearn.trees._estimator import (
     TreeRegressor,
     on_grid,
 )
-from cipherlearn.sklearn.trees.encoding import CategoricalCode, FeatureCode
 from cipherlearn.sklearn.trees.ensemble import LEAF, Tree, TreeEnsemble
 from cipherlearn.sklearn.trees.reading import split_by_category
 

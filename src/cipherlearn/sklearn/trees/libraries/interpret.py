@@ -18,13 +18,13 @@ from interpret import glassbox
 
 from cipherlearn.errors import ModelError
 from cipherlearn.quantization.quantizers import check_bits
+from cipherlearn.sklearn.encoding import FeatureCode, OrdinalCode
 from cipherlearn.sklearn.links import Exponential, Identity, Link, Logistic, Softmax
 from cipherlearn.sklearn.trees._estimator import (
     DecidingClassifier,
     TreeEstimator,
     TreeRegressor,
 )
-from cipherlearn.sklearn.trees.encoding import FeatureCode, OrdinalCode
 from cipherlearn.sklearn.trees.ensemble import TreeEnsemble
 from cipherlearn.sklearn.trees.tables import Axis, approximate, summed, table_tree
 

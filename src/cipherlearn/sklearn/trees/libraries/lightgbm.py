@@ -14,6 +14,7 @@ from sklearn.preprocessing import LabelEncoder
 from sklearn.utils.validation import column_or_1d
 
 from cipherlearn.errors import InvalidParameterError, ModelError
+from cipherlearn.sklearn.encoding import FeatureCode, OrdinalCode
 from cipherlearn.sklearn.links import (
     Exponential,
     Identity,
@@ -24,7 +25,6 @@ from cipherlearn.sklearn.links import (
 )
 from cipherlearn.sklearn.trees._estimator import TreeEstimator, TreeRegressor, on_grid
 from cipherlearn.sklearn.trees.bits import TreeBits
-from cipherlearn.sklearn.trees.encoding import FeatureCode, OrdinalCode
 from cipherlearn.sklearn.trees.ensemble import LEAF, Tree, TreeEnsemble
 from cipherlearn.sklearn.trees.libraries._boosting import BoostedClassifier
 

@@ -16,6 +16,7 @@ from sklearn.utils.validation import validate_data
 
 from cipherlearn.errors import InvalidParameterError
 from cipherlearn.sklearn._agreement import as_probable
+from cipherlearn.sklearn.encoding import FeatureCode
 from cipherlearn.sklearn.links import (
     Exponential,
     Identity,
@@ -33,7 +34,6 @@ from cipherlearn.sklearn.trees._estimator import (
     on_grid,
 )
 from cipherlearn.sklearn.trees.bits import TreeBits
-from cipherlearn.sklearn.trees.encoding import FeatureCode
 from cipherlearn.sklearn.trees.ensemble import LEAF, Tree, TreeEnsemble
 from cipherlearn.sklearn.trees.libraries import _histograms as histograms
 

@@ -9,7 +9,8 @@ pattern of its own, so that any function of the state is ``constant + coefficien
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -208,3 +209,48 @@ class CategoricalCode(FeatureCode):
         as_others = self.missing == "own" and not needed[-1]
         categories = self.categories[needed[: len(self.categories)]]
         return CategoricalCode(categories, "lowest" if as_others else self.missing)
+
+
+def feature_code(
+    values: np.ndarray, bits: int, *, categorical: bool = False, precision: Any = np.float32
+) -> FeatureCode:
+    """The states of one feature, from its training values alone.
+
+    Cuts divide the mean of two distributions evenly: that of the values, and the uniform one over
+    their range. The latter alone wastes states on outliers, the former on what is common; this way
+    each has half of the states at least. Few values have a state each.
+
+    Parameters
+    ----------
+    values : numpy.ndarray of float64, shape (rows,)
+        NaN where a value is missing.
+    bits : int
+        At most ``2**bits`` states, beside that of missing values.
+    categorical : bool, default=False
+        Whether values are numbers of categories: each has a state then, however many there are.
+    precision : numpy dtype, default=float32
+        What values are compared in.
+    """
+    present = values[~np.isnan(values)]
+    known = np.unique(present)
+    if categorical:
+        return CategoricalCode(known)
+    code = OrdinalCode.between(_cuts(known, present, 2**bits).astype(precision))
+    states = code.states(present)
+    count = np.bincount(states, minlength=code.n_states)
+    total = np.bincount(states, weights=present, minlength=code.n_states)
+    means = (total / np.maximum(count, 1)).astype(precision)
+    # Of values that are nearly equal, the mean may round into another state.
+    usable = (count > 0) & (code.states(means) == np.arange(code.n_states))
+    points = np.where(usable, means, code.points)
+    return replace(code, points=points, missing="own" if len(present) < len(values) else "refused")
+
+
+def _cuts(known: np.ndarray, present: np.ndarray, states: int) -> np.ndarray:
+    if len(known) <= states:
+        return np.asarray((known[1:] + known[:-1]) / 2)
+    counts = np.unique(present, return_counts=True)[1]
+    by_count = (np.cumsum(counts) - counts / 2) / len(present)
+    by_distance = (known - known[0]) / (known[-1] - known[0])
+    # The mean of both distributions: whatever the outliers, half of the states follow the counts.
+    return np.interp(np.arange(1, states) / states, (by_count + by_distance) / 2, known)
