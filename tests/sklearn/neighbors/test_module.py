@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cipherlearn.circuit.simulate import allowed_results
+from cipherlearn.engines import estimate
 from cipherlearn.errors import (
     CalibrationWarning,
     CompilationError,
@@ -68,7 +69,7 @@ def test_rows_beyond_the_ranges_are_counted() -> None:
 
 
 def test_many_references_are_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(modules, "MANY_LOOKUPS", 10)
+    monkeypatch.setattr(estimate, "MANY_LOOKUPS", 10)
     with pytest.warns(CostWarning, match=r"16 references need \d+ table look-ups"):
         case().compile(engine="clear")
 

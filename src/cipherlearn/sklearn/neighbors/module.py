@@ -10,8 +10,8 @@ import numpy as np
 from cipherlearn.circuit import Builder, Circuit, count_lookups
 from cipherlearn.circuit.values import IntValue
 from cipherlearn.engines import CompileOptions, Engine, Program
+from cipherlearn.engines.estimate import warn_of_cost
 from cipherlearn.engines.execution import FheMode
-from cipherlearn.errors import CostWarning, warn
 from cipherlearn.quantization.calibration import report_clipped
 from cipherlearn.quantization.circuit_model import CircuitModel
 from cipherlearn.quantization.quantizers import (
@@ -27,9 +27,6 @@ from cipherlearn.sklearn.neighbors.selection import Selection
 
 #: Names of the input and of the result.
 BITS, COUNTS = "bits", "counts"
-
-#: Look-ups from which on users are warned of the cost.
-MANY_LOOKUPS = 5_000
 
 #: Rows whose bits are in memory at once, in the clear.
 CHUNK_ROWS = 1024
@@ -83,13 +80,13 @@ class SelectionModule(CircuitModel):
 
     def _compiled(self, engine: Engine, options: CompileOptions) -> Program:
         program = super()._compiled(engine, options)
-        if (count := count_lookups(self.circuit).total) > MANY_LOOKUPS:
-            warn(
-                f"{self.selection.n_references} references need {count} table look-ups for each "
-                "row. Fewer references (a sample of the rows, or centers of them) need fewer; "
-                "reveal='distances' needs none, and tells the client the distances",
-                CostWarning,
-            )
+        warn_of_cost(
+            f"{self.selection.n_references} references",
+            count_lookups(self.circuit).total,
+            program.complexity,
+            "Fewer references (a sample of the rows, or centers of them) need fewer; "
+            "reveal='distances' needs none, and tells the client the distances",
+        )
         return program
 
     def quantize_input(self, *x: Any, dtype: Any = np.int64) -> Any:

@@ -12,16 +12,14 @@ import numpy as np
 from cipherlearn.circuit import Circuit
 from cipherlearn.engines import CompileOptions, Engine, Program
 from cipherlearn.engines.base import DEFAULT_P_ERROR
-from cipherlearn.engines.estimate import machine_speed
+from cipherlearn.engines.estimate import warn_of_cost
 from cipherlearn.engines.execution import FheMode
 from cipherlearn.errors import (
     CompilationError,
-    CostWarning,
     InvalidParameterError,
     InvalidShapeError,
     NoParametersError,
     SelfCheckError,
-    warn,
 )
 from cipherlearn.quantization.circuit_model import CircuitModel, check_encryption_status
 from cipherlearn.quantization.quantizers import (
@@ -41,9 +39,6 @@ from cipherlearn.sklearn.trees.program import (
     linear_constant,
 )
 from cipherlearn.sklearn.trees.quantized import QuantizedTrees
-
-#: Look-ups from which on users are warned of the cost.
-MANY_LOOKUPS = 5_000
 
 #: Rows that every circuit is tried on in the clear.
 CHECKED_ROWS = 16
@@ -294,12 +289,10 @@ def _least_complexity(cover: Cover, width: int) -> float:
 
 
 def _warn_of_cost(cover: Cover, least: float) -> None:
-    """Give a `CostWarning` for so many look-ups that a prediction takes very long."""
-    if (count := cover.n_lookups) > MANY_LOOKUPS:
-        warn(
-            f"the trees need {count} table look-ups for each row, at least "
-            f"{least / machine_speed():.2g} s on this machine. Shallower trees (max_depth), larger "
-            "leaves (min_samples_leaf), fewer trees (n_estimators) and fewer bits in the leaves "
-            "(n_bits: 'op_leaves') need fewer",
-            CostWarning,
-        )
+    warn_of_cost(
+        "the trees",
+        cover.n_lookups,
+        least,
+        "Shallower trees (max_depth), larger leaves (min_samples_leaf), fewer trees (n_estimators) "
+        "and fewer bits in the leaves (n_bits: 'op_leaves') need fewer",
+    )
