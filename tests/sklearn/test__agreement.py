@@ -52,4 +52,4 @@ def test_values_that_differ_are_told() -> None:
     assert not agreement_of(exact + 0.1, exact, of_values=True).is_poor
     found = agreement_of(exact + 2.0, exact, of_values=True)
     with pytest.warns(AgreementWarning, match=r"R2 is 0\.88"):
-        assert tell(LogisticRegression(), found, ["more bits"]) == found.share
+        tell(LogisticRegression(), found, ["more bits"])

@@ -13,9 +13,15 @@ An estimator, and the library that it trains with, is imported when it is first 
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
+from sklearn.pipeline import Pipeline as _FloatPipeline
+
 from cipherlearn.sklearn._catalog import estimator, estimator_for, estimator_names
+
+#: What is imported from `cipherlearn.sklearn.pipeline` when it is first asked for.
+_PIPELINES = ("Pipeline", "make_pipeline")
 
 
 def from_model(model: Any, X: Any = None, **options: Any) -> Any:
@@ -25,17 +31,22 @@ def from_model(model: Any, X: Any = None, **options: Any) -> Any:
     ----------
     model : object
         Fitted: of scikit-learn, XGBoost, LightGBM, CatBoost or interpret. Of native ones (a
-        Booster, a plain CatBoost), the objective says what they become.
+        Booster, a plain CatBoost), the objective says what they become. Or a whole pipeline.
     X : array-like of shape (rows, features), optional
         Rows like those that it will see.
     **options
-        As for ``from_model`` of the estimator: ``n_bits``, ``inputs``, ``ensembling``.
+        As for ``from_model`` of the estimator: ``n_bits``, ``inputs``, ``ensembling``, ...; of a
+        pipeline, ``public`` as well.
 
     Raises
     ------
     InvalidTypeError
         If no estimator wraps models of this class.
     """
+    if isinstance(model, _FloatPipeline):
+        from cipherlearn.sklearn.pipeline import Pipeline
+
+        return Pipeline.from_model(model, X, **options)
     return estimator_for(model).from_model(model, X, **options)
 
 
@@ -63,8 +74,10 @@ def from_onnx(model: Any, X: Any = None, **options: Any) -> Any:
 def __getattr__(name: str) -> Any:
     if name in estimator_names():
         return estimator(name)
+    if name in _PIPELINES:
+        return getattr(importlib.import_module(f"{__name__}.pipeline"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted(["from_model", "from_onnx", *estimator_names()])
+    return sorted(["from_model", "from_onnx", *_PIPELINES, *estimator_names()])

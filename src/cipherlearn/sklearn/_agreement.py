@@ -59,8 +59,8 @@ def agreement_of(ours: np.ndarray, exact: np.ndarray, *, of_values: bool) -> Agr
     return Agreement(share, len(ours), of_values)
 
 
-def tell(estimator: Any, found: Agreement, ways: Iterable[str]) -> float:
-    """Warn users of poor agreement, and of what to try; its share."""
+def tell(estimator: Any, found: Agreement, ways: Iterable[str]) -> None:
+    """Warn users of poor agreement, and of what to try."""
     if found.is_poor:
         warn(
             f"the {type(estimator).__name__} does not predict X as its "
@@ -68,7 +68,6 @@ def tell(estimator: Any, found: Agreement, ways: Iterable[str]) -> float:
             f"{', '.join(ways)}",
             AgreementWarning,
         )
-    return found.share
 
 
 def alike(ours: np.ndarray, exact: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -66,6 +67,9 @@ class EncryptedEstimator(BaseEstimator, ABC):  # type: ignore[misc]
 
     #: Parameters of the estimator itself, with their defaults.
     own_parameters: ClassVar[Mapping[str, Any]] = {}
+
+    #: Whether steps of a pipeline before it can be part of its circuit.
+    takes_steps: ClassVar[bool] = False
 
     #: What the float class calls its seed: it may have several names for it.
     seed_names: ClassVar[tuple[str, ...]] = ("random_state",)
@@ -148,6 +152,13 @@ class EncryptedEstimator(BaseEstimator, ABC):  # type: ignore[misc]
         params = self.get_params(deep=False)
         known = [name for name in self.seed_names if name in params]
         return next((n for n in known if params[n] is not None), known[0] if known else None)
+
+    def _unfitted(self) -> Any:
+        """The float model that would be trained."""
+        with warnings.catch_warnings():
+            # Of parameters that a library will drop: `fit` gives them once.
+            warnings.simplefilter("ignore")
+            return self.float_class(**self.get_sklearn_params(deep=False))
 
     def _float_estimator(self, params: Mapping[str, Any], fit_params: Mapping[str, Any]) -> Any:
         """The float model with given parameters, before it is fitted with others."""

@@ -29,8 +29,8 @@ def refuse_composed(model: Any) -> None:
     """Raise `InvalidTypeError` for a pipeline or a search, and say what to take of it."""
     if isinstance(model, Pipeline):
         raise InvalidTypeError(
-            "a Pipeline cannot be imported: what comes before the model stays in the clear. Import "
-            "its last step, pipeline[-1], with X as pipeline[:-1].transform(X) gives it"
+            "a Pipeline is no single model: import all of it with cipherlearn.sklearn.from_model, "
+            "or its last step, pipeline[-1], with X as pipeline[:-1].transform(X) gives it"
         )
     if isinstance(model, BaseSearchCV):
         raise InvalidTypeError(

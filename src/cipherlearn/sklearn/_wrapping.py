@@ -150,13 +150,31 @@ class WrappingEstimator(EncryptedEstimator):
             module = self._quantized(model, rows, options, before)
         self.n_features_in_ = rows.shape[1]
         self.module_ = module
-        self.agreement_ = tell(self, self._compared(module, rows), self.ways_to_agree)
+        self._agreed = self._compared(module, rows)
+        self.agreement_ = self._agreed.share
+        self.tell_agreement()
         return self
+
+    def tell_agreement(self) -> None:
+        """Give an `AgreementWarning` if answers are not those of the float model."""
+        tell(self, self._agreed, self.ways_to_agree)
+
+    def _adopt_after(self, steps: Sequence[Any], X: Any) -> Self:
+        """Take over the same float model anew, together with fitted transformers before it.
+
+        Parameters
+        ----------
+        steps : sequence of transformers
+        X : array-like of shape (rows, features)
+            Rows that the first of them takes.
+        """
+        validate_data(self, X, skip_check_array=True)
+        return self._adopt(self.sklearn_model, self._rows(X), self._options(), folded=steps)
 
     def _taken(self, rows: np.ndarray) -> np.ndarray:
         """Rows as the float model takes them."""
         for step in self._folded:
-            rows = step.transform(rows)
+            rows = step.transform(_named(rows, step))
         return dense(rows)
 
     def _compared(self, module: CircuitModel, rows: np.ndarray) -> Agreement:
@@ -238,11 +256,15 @@ class WrappingEstimator(EncryptedEstimator):
         """What the scores mean."""
         return Identity()
 
-    def _unfitted(self) -> Any:
-        with warnings.catch_warnings():
-            # Of parameters that scikit-learn will drop: `fit` gives them once.
-            warnings.simplefilter("ignore")
-            return self.float_class(**self.get_sklearn_params(deep=False))
+
+def _named(rows: Any, step: Any) -> Any:
+    """Rows with the names that a transformer knows its features by."""
+    names = getattr(step, "feature_names_in_", None)
+    if names is None or hasattr(rows, "iloc"):
+        return rows
+    import pandas as pd  # whoever trained a step on names has it
+
+    return pd.DataFrame(rows, columns=names)
 
 
 def dense(values: Any) -> np.ndarray:

@@ -54,6 +54,7 @@ class LinearEstimator(WrappingEstimator):
     """
 
     own_parameters: ClassVar[Mapping[str, Any]] = {"n_bits": 8}
+    takes_steps: ClassVar[bool] = True
 
     module_: LinearModule
 
@@ -125,10 +126,9 @@ class LinearEstimator(WrappingEstimator):
             # Steps refuse rows in words of their own.
             with suppress(ModelError, ValueError):
                 return self._read(model, mapped, probes), mapped
-        names = ", ".join(type(step).__name__ for step in self._folded)
         raise ModelError(
-            f"a {type(model).__name__} after {names} is neither affine or quadratic in the features"
-            " nor a sum of functions of one feature each: it cannot be encrypted as a whole"
+            f"with them, a {type(model).__name__} is neither affine or quadratic in the features "
+            "nor a sum of functions of one feature each"
         )
 
     def _read(self, model: Any, mapped: FeatureMap, rows: np.ndarray) -> Affine:

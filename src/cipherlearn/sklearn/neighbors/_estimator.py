@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from cipherlearn.errors import InvalidParameterError, ModelError, UnknownKeyError
+from cipherlearn.errors import InvalidParameterError, UnknownKeyError
 from cipherlearn.quantization.circuit_model import CircuitModel
 from cipherlearn.quantization.quantizers import check_bits
 from cipherlearn.sklearn._base import check_choice
@@ -161,13 +161,6 @@ class NeighborsEstimator(WrappingEstimator):
         return bool(self.reveal == "distances")
 
     def _quantized(self, model: Any, rows: np.ndarray, options: Any, before: Any) -> CircuitModel:
-        if self._folded:
-            names = ", ".join(type(step).__name__ for step in self._folded)
-            raise ModelError(
-                f"a {type(model).__name__} after {names} cannot be encrypted as a whole: its "
-                "references are in the features that these give. Import the last step alone, with "
-                "rows that the steps before were applied to"
-            )
         self.n_bits_ = options.as_dict
         references = self.read(model)
         known = None if before is None else before.box

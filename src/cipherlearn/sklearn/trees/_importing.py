@@ -319,7 +319,8 @@ class ImportingEstimator(EncryptedEstimator):
             found = Agreement(float(self._alike(ours, theirs).mean()), len(rows), of_values=False)
         finer = [name for name in self.own_parameters if name.endswith("bits")]
         exact = [] if self.inputs == "used-thresholds" else ["inputs='used-thresholds'"]
-        return tell(self, found, [f"more {' or '.join(finer)}", *exact, "or fit on such rows"])
+        tell(self, found, [f"more {' or '.join(finer)}", *exact, "or fit on such rows"])
+        return found.share
 
 
 def with_missing(code: FeatureCode, *, categories_too: bool = False) -> FeatureCode:

@@ -1,0 +1,376 @@
+"""Whole pipelines on encrypted rows."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sklearn import pipeline as floats
+from sklearn.base import clone
+from sklearn.utils.metaestimators import available_if
+
+from cipherlearn.errors import AgreementWarning, InvalidParameterError, InvalidTypeError, ModelError
+from cipherlearn.sklearn._base import EncryptedEstimator, EstimatorNotFittedError
+from cipherlearn.sklearn._catalog import estimator_for
+from cipherlearn.sklearn._public_steps import public_part
+from cipherlearn.sklearn._reading import is_fitted
+from cipherlearn.sklearn._wrapping import WrappingEstimator, dense
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from cipherlearn.engines import Program
+
+#: What a pipeline has from the estimator that computes it under encryption.
+_FORWARDED = frozenset(
+    {
+        "agreement_",
+        "circuit",
+        "cost",
+        "dequantize_output",
+        "fhe_circuit",
+        "module_",
+        "n_bits_",
+        "post_processing",
+    }
+)
+
+
+def _has(method: str) -> Callable[[Any], bool]:
+    return lambda self: hasattr(self.steps[-1][1], method)
+
+
+class Pipeline(floats.Pipeline):  # type: ignore[misc]
+    """Steps, the last of which is computed on encrypted rows together with others before it.
+
+    Leading steps are left to the client if they are public: if they hold nothing of the training
+    data, or only ranges and categories of features. All others become part of the circuit: what
+    they compute has to be, with the last step, an affine or quadratic function of the features that
+    the client encrypts, or a sum of functions of one feature each. Scalers, projections and
+    selections before a linear model are; so are splines, bins and quantiles of each feature.
+
+    Parameters
+    ----------
+    steps : list of (str, transformer)
+        As scikit-learn's pipeline takes them. The last is an estimator of this package, or a model
+        that one of its estimators wraps.
+    public : bool or collection of str, default=False
+        Names of steps that the client may learn, True for all of them. They are computed by the
+        client if they, and all steps before them, are public.
+    transform_input, memory, verbose
+        As for scikit-learn's pipeline.
+
+    Attributes
+    ----------
+    client_steps_, encrypted_steps_ : list of str
+        Who computes what.
+    client_learns_ : dict of str to str
+        What the client learns of the training data by each of its steps.
+    encrypted_ : EncryptedEstimator
+        Takes rows as the client's steps give them.
+    """
+
+    def __init__(
+        self,
+        steps: list[tuple[str, Any]],
+        *,
+        public: bool | Collection[str] = False,
+        transform_input: Any = None,
+        memory: Any = None,
+        verbose: bool = False,
+    ) -> None:
+        super().__init__(steps, transform_input=transform_input, memory=memory, verbose=verbose)
+        self.steps: list[tuple[str, Any]] = steps
+        self.public = public
+
+    def fit(self, X: Any, y: Any = None, **params: Any) -> Self:
+        """Train all steps in the clear, and quantize what is computed under encryption.
+
+        Parameters
+        ----------
+        X : array-like of shape (rows, features)
+        y : array-like of shape (rows,) or (rows, outputs), optional
+        **params
+            As for scikit-learn's pipeline: ``step__parameter``.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        InvalidParameterError
+            If a step can neither be left to the client nor be computed under encryption.
+        """
+        self.__dict__.pop("encrypted_", None)
+        _check_public(self.public, [name for name, _ in self.steps])
+        name, last = self.steps[-1]
+        before = [(n, _float_twin(step)) for n, step in self.steps[:-1]]
+        options = {"memory": self.memory, "verbose": self.verbose}
+        if self.transform_input is not None:
+            options["transform_input"] = self.transform_input
+        trained = floats.Pipeline([*before, (name, clone(_encrypted_twin(last)))], **options)
+        with warnings.catch_warnings():
+            # Told of what is computed under encryption, once that is known.
+            warnings.simplefilter("ignore", AgreementWarning)
+            trained.fit(X, y, **params)
+        return self._adopt(trained.steps, X)
+
+    def _adopt(self, trained: Sequence[tuple[str, Any]], X: Any) -> Self:
+        """Take over fitted steps, the last of them an estimator of ours."""
+        names = [name for name, _ in trained]
+        transformers = [step for _, step in trained[:-1]]
+        final = trained[-1][1]
+        count = self._client_count(transformers, names)
+        rows, own = X, []
+        for (_, given), step in zip(self.steps, transformers, strict=False):
+            own.append(_adopted(given, step, rows))
+            rows = rows if _passes(step) else step.transform(rows)
+        rest = [step for step in transformers[count:] if not _passes(step)]
+        self._client = transformers[:count]
+        if rest:
+            final = self._folded(final, rest, self._client_rows(X), names[count:-1])
+        elif isinstance(final, WrappingEstimator):
+            final.tell_agreement()
+        self.steps = [*zip(names, [*own, trained[-1][1]], strict=True)]
+        self.client_steps_, self.encrypted_steps_ = names[:count], names[count:]
+        tells = [public_part(step) for step in self._client]
+        self.client_learns_ = {
+            name: "all that the step learned" if told is None else told
+            for name, told in zip(names, tells, strict=False)
+        }
+        self.encrypted_ = final
+        return self
+
+    def _client_count(self, transformers: Sequence[Any], names: Sequence[str]) -> int:
+        """How many leading steps the client computes."""
+        allowed = names if self.public is True else self.public or ()
+        for place, step in enumerate(transformers):
+            if public_part(step) is None and names[place] not in allowed:
+                return place
+        return len(transformers)
+
+    def _folded(
+        self, final: Any, steps: Sequence[Any], rows: Any, names: list[str]
+    ) -> EncryptedEstimator:
+        """The last step together with those before it that the client does not compute."""
+        whole = copy.copy(final)
+        for name in ("feature_names_in_", "n_features_in_"):
+            vars(whole).pop(name, None)
+        try:
+            if not final.takes_steps:
+                raise ModelError(f"a {type(final).__name__} takes encrypted features as they are")
+            return whole._adopt_after(steps, rows)  # noqa: SLF001
+        except ModelError as error:
+            raise InvalidParameterError(
+                f"the steps {names} cannot be computed under encryption: {error}. They hold what "
+                f"was found in training: let the client compute them, and learn it, with "
+                f"public={names}, or leave them out"
+            ) from error
+
+    @classmethod
+    def from_model(
+        cls, model: Any, X: Any, *, public: bool | Collection[str] = False, **own: Any
+    ) -> Self:
+        """A pipeline from a fitted one of scikit-learn, without training.
+
+        Parameters
+        ----------
+        model : sklearn.pipeline.Pipeline
+        X : array-like of shape (rows, features)
+            Rows that ranges are taken from.
+        public : bool or collection of str, default=False
+        **own
+            Parameters of the last step's estimator: ``n_bits``, ...
+
+        Raises
+        ------
+        InvalidTypeError
+            If the model is no pipeline.
+        NotFittedError
+            If it is not fitted.
+        InvalidParameterError
+            If a step can neither be left to the client nor be computed under encryption.
+        """
+        if not isinstance(model, floats.Pipeline):
+            raise InvalidTypeError(
+                f"Pipeline.from_model takes a fitted Pipeline, not a {type(model).__name__}"
+            )
+        if not is_fitted(model):
+            raise EstimatorNotFittedError("the Pipeline is not fitted")
+        _check_public(public, [name for name, _ in model.steps])
+        name, last = model.steps[-1]
+        rows = X if len(model) == 1 else dense(model[:-1].transform(X))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", AgreementWarning)  # as in `fit`
+            final = estimator_for(last).from_model(last, rows, **own)
+        steps = [*model.steps[:-1], (name, final)]
+        self = cls(steps, public=public, memory=model.memory, verbose=model.verbose)
+        return self._adopt(steps, X)
+
+    def fit_benchmark(self, X: Any, y: Any = None, **params: Any) -> tuple[Self, Any]:
+        """Fit, and train a pipeline of the float models beside.
+
+        Returns
+        -------
+        (self, sklearn.pipeline.Pipeline)
+            Models that draw random numbers are alike if ``random_state`` is given.
+        """
+        twins = [(name, _float_twin(step)) for name, step in self.steps]
+        return self.fit(X, y, **params), floats.Pipeline(twins).fit(X, y, **params)
+
+    def set_output(self, *, transform: Any = None) -> Self:
+        """What `transform` gives: see scikit-learn."""
+        super().set_output(transform=transform)
+        if self.is_fitted:
+            self.encrypted_.set_output(transform=transform)
+        return self
+
+    def __getitem__(self, key: Any) -> Any:
+        # A part of the steps is no whole to be encrypted.
+        if isinstance(key, slice):
+            return floats.Pipeline(self.steps, memory=self.memory, verbose=self.verbose)[key]
+        return super().__getitem__(key)
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether `fit` was called."""
+        return "encrypted_" in vars(self)
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether it can simulate and execute."""
+        return self.is_fitted and self.encrypted_.is_compiled
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return self.is_fitted
+
+    def __getattr__(self, name: str) -> Any:
+        # Only asked for what is not there.
+        if name in _FORWARDED:
+            return getattr(self._fitted(), name)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def _fitted(self) -> Any:
+        if not self.is_fitted:
+            raise EstimatorNotFittedError("this Pipeline is not fitted: call fit(X, y) first")
+        return self.encrypted_
+
+    def _client_rows(self, X: Any) -> Any:
+        """Rows as the client encrypts them."""
+        for step in self._client:
+            X = X if _passes(step) else step.transform(X)
+        return dense(X) if self._client else X
+
+    def _answer(self, method: str, X: Any, **options: Any) -> Any:
+        fitted = self._fitted()
+        return getattr(fitted, method)(self._client_rows(X), **options)
+
+    def compile(self, X: Any = None, **options: Any) -> Program:
+        """Compile what is computed under encryption: see `EncryptedEstimator.compile`."""
+        fitted = self._fitted()
+        return fitted.compile(None if X is None else self._client_rows(X), **options)
+
+    def quantize_input(self, X: Any) -> Any:
+        """Integers that the client encrypts, after its own steps."""
+        return self._answer("quantize_input", X)
+
+    @available_if(_has("predict"))  # type: ignore[untyped-decorator]
+    def predict(self, X: Any, fhe: str = "disable") -> np.ndarray:
+        """Values or labels of rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (rows, features)
+        fhe : {"disable", "simulate", "execute"}, default="disable"
+        """
+        return np.asarray(self._answer("predict", X, fhe=fhe))
+
+    @available_if(_has("predict_proba"))  # type: ignore[untyped-decorator]
+    def predict_proba(self, X: Any, fhe: str = "disable") -> np.ndarray:
+        """Probabilities of classes: see `predict`."""
+        return np.asarray(self._answer("predict_proba", X, fhe=fhe))
+
+    @available_if(_has("predict_log_proba"))  # type: ignore[untyped-decorator]
+    def predict_log_proba(self, X: Any, fhe: str = "disable") -> np.ndarray:
+        """Logarithms of `predict_proba`."""
+        return np.asarray(self._answer("predict_log_proba", X, fhe=fhe))
+
+    @available_if(_has("decision_function"))  # type: ignore[untyped-decorator]
+    def decision_function(self, X: Any, fhe: str = "disable") -> np.ndarray:
+        """Scores of rows: see `predict`."""
+        return np.asarray(self._answer("decision_function", X, fhe=fhe))
+
+    @available_if(_has("score_samples"))  # type: ignore[untyped-decorator]
+    def score_samples(self, X: Any, fhe: str = "disable") -> np.ndarray:
+        """Scores of rows: see `predict`."""
+        return np.asarray(self._answer("score_samples", X, fhe=fhe))
+
+    @available_if(_has("transform"))  # type: ignore[untyped-decorator]
+    def transform(self, X: Any, fhe: str = "disable") -> Any:
+        """New features of rows: see `predict`."""
+        return self._answer("transform", X, fhe=fhe)
+
+    @available_if(_has("transform"))  # type: ignore[untyped-decorator]
+    def fit_transform(self, X: Any, y: Any = None, **params: Any) -> Any:
+        """Fit, and give the new features of the rows."""
+        return self.fit(X, y, **params).transform(X)
+
+    @available_if(_has("score"))  # type: ignore[untyped-decorator]
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """The last step's score, of rows in the clear."""
+        options = {} if sample_weight is None else {"sample_weight": sample_weight}
+        return float(self._answer("score", X, y=y, **options))
+
+
+def make_pipeline(*steps: Any, public: bool | Collection[str] = False, **options: Any) -> Pipeline:
+    """A pipeline whose steps are named after their classes: see `Pipeline`."""
+    named = floats.make_pipeline(*steps).steps
+    return Pipeline(named, public=public, **options)
+
+
+def _check_public(public: Any, names: Sequence[str]) -> None:
+    """Raise `InvalidParameterError` unless it is a bool, or names of steps before the last."""
+    if isinstance(public, bool):
+        return
+    known = list(names[:-1])
+    if isinstance(public, str) or not isinstance(public, Collection) or set(public) - set(known):
+        raise InvalidParameterError(
+            f"public must be True, False, or a list of names of steps before the last, which are "
+            f"{known}; not {public!r}"
+        )
+
+
+def _passes(step: Any) -> bool:
+    return step is None or isinstance(step, str)
+
+
+def _float_twin(step: Any) -> Any:
+    """The float model of a step, not fitted."""
+    if isinstance(step, EncryptedEstimator):
+        return step._unfitted()  # noqa: SLF001
+    return step if _passes(step) else clone(step)
+
+
+def _encrypted_twin(step: Any) -> EncryptedEstimator:
+    """The estimator of ours for the last step, not fitted."""
+    if isinstance(step, EncryptedEstimator):
+        return step
+    if _passes(step):
+        raise InvalidParameterError(
+            f"the last step of a Pipeline must be an estimator, not {step!r}: nothing else is "
+            "computed under encryption"
+        )
+    found: EncryptedEstimator = estimator_for(step)(**step.get_params(deep=False))
+    return found
+
+
+def _adopted(given: Any, trained: Any, rows: Any) -> Any:
+    """A fitted step, of the kind that was given."""
+    if not isinstance(given, WrappingEstimator) or isinstance(trained, EncryptedEstimator):
+        return trained
+    own = {name: getattr(given, name) for name in given.own_parameters}
+    return type(given).from_model(trained, rows, **own)

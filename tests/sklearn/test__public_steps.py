@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from sklearn import compose, kernel_approximation, pipeline, preprocessing, random_projection
+
+from cipherlearn.sklearn._public_steps import NOTHING, RANGES, public_part
+
+
+class _Learning(preprocessing.Normalizer):  # type: ignore[misc]
+    """Another class, that may learn anything."""
+
+
+@pytest.mark.parametrize(
+    ("step", "told"),
+    [
+        ("passthrough", NOTHING),
+        (None, NOTHING),
+        (preprocessing.PolynomialFeatures(), NOTHING),
+        (preprocessing.FunctionTransformer(), NOTHING),
+        (kernel_approximation.RBFSampler(gamma=0.5), NOTHING),
+        (kernel_approximation.RBFSampler(gamma="scale"), None),
+        (kernel_approximation.PolynomialCountSketch(), NOTHING),
+        (random_projection.GaussianRandomProjection(), NOTHING),
+        (preprocessing.OneHotEncoder(), RANGES),
+        (preprocessing.SplineTransformer(), RANGES),
+        (preprocessing.SplineTransformer(knots="quantile"), None),
+        (preprocessing.KBinsDiscretizer(strategy="uniform"), RANGES),
+        (preprocessing.KBinsDiscretizer(strategy="quantile"), None),
+        (preprocessing.StandardScaler(), None),
+        (kernel_approximation.Nystroem(), None),
+        (_Learning(), None),
+        (
+            compose.ColumnTransformer([("a", preprocessing.OneHotEncoder(), [0])]),
+            RANGES,
+        ),
+        (
+            compose.ColumnTransformer(
+                [("a", preprocessing.OneHotEncoder(), [0]), ("b", "passthrough", [1])]
+            ),
+            RANGES,
+        ),
+        (
+            compose.ColumnTransformer(
+                [("a", preprocessing.Normalizer(), [0]), ("b", preprocessing.StandardScaler(), [1])]
+            ),
+            None,
+        ),
+        (pipeline.make_union(preprocessing.Normalizer(), preprocessing.Binarizer()), NOTHING),
+        (pipeline.make_pipeline(preprocessing.Normalizer(), preprocessing.RobustScaler()), None),
+    ],
+    ids=repr,
+)
+def test_what_steps_tell(step: Any, told: str | None) -> None:
+    assert public_part(step) == told

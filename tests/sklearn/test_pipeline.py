@@ -1,0 +1,260 @@
+"""Whole pipelines: what the client computes, what is encrypted, and that it is the same."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn import compose, datasets, decomposition, linear_model, preprocessing
+from sklearn import kernel_approximation as kernels
+from sklearn import pipeline as floats
+from sklearn.base import clone, is_classifier
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.feature_selection import SelectKBest
+from sklearn.model_selection import GridSearchCV
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from cipherlearn import sklearn as ours
+from cipherlearn.errors import (
+    InvalidParameterError,
+    InvalidTypeError,
+    NotCompiledError,
+    NotFittedError,
+)
+from cipherlearn.sklearn import Pipeline, from_model, make_pipeline
+from cipherlearn.sklearn.linear.maps import Bits, Plain, Products, Squares
+
+X, LABELS = datasets.load_iris(return_X_y=True)
+NAMES = np.array(["setosa", "versicolor", "virginica"])[LABELS]
+
+
+def logistic(**options: Any) -> Any:
+    return ours.LogisticRegression(max_iter=1000, **{"n_bits": "auto", **options})
+
+
+def quick_pipeline() -> Pipeline:
+    return Pipeline([("scale", ours.StandardScaler()), ("pca", ours.PCA(3)), ("clf", logistic())])
+
+
+CASES: list[tuple[list[Any], int, Any]] = [
+    ([preprocessing.StandardScaler(), decomposition.PCA(2), logistic()], 0, Plain),
+    ([ours.StandardScaler(), ours.PCA(2), logistic()], 0, Plain),
+    ([preprocessing.StandardScaler(), "passthrough", logistic()], 0, Plain),
+    ([SelectKBest(k=2), logistic()], 0, Plain),
+    ([preprocessing.MinMaxScaler(), preprocessing.PolynomialFeatures(2), logistic()], 0, Products),
+    ([preprocessing.PolynomialFeatures(2), preprocessing.StandardScaler(), logistic()], 1, Plain),
+    ([preprocessing.PolynomialFeatures(3), logistic()], 1, Plain),
+    ([preprocessing.SplineTransformer(), logistic()], 1, Plain),
+    ([preprocessing.SplineTransformer(knots="quantile"), logistic()], 0, Bits),
+    ([preprocessing.QuantileTransformer(n_quantiles=50), logistic()], 0, Bits),
+    ([preprocessing.StandardScaler(), preprocessing.PowerTransformer(), logistic()], 0, Bits),
+    ([kernels.RBFSampler(gamma=0.2, random_state=0), logistic()], 1, Plain),
+    ([kernels.PolynomialCountSketch(random_state=0), logistic()], 1, Plain),
+    ([preprocessing.StandardScaler(), ours.GaussianNB()], 0, Squares),
+    ([preprocessing.StandardScaler(), decomposition.PCA(3), ours.GaussianNB()], 0, Products),
+    ([preprocessing.RobustScaler(), ours.LinearDiscriminantAnalysis(n_bits=10)], 0, Plain),
+]
+
+
+@pytest.mark.parametrize(("steps", "client", "mapped"), CASES)
+def test_pipelines_predict_as_those_of_float_models(
+    steps: list[Any], client: int, mapped: type
+) -> None:
+    model, wanted = make_pipeline(*steps).fit_benchmark(X, NAMES)
+    assert len(model.client_steps_) == client == len(model.client_learns_)
+    assert len(model.encrypted_steps_) == len(steps) - client
+    assert type(model.module_.mapped) is mapped
+    assert (model.predict(X) == wanted.predict(X)).mean() > 0.99
+    assert model.agreement_ > 0.99
+    model.compile(engine="clear")
+    assert not [s for s in model.circuit.nodes if type(s).__name__ == "Lookup"]
+    np.testing.assert_array_equal(model.predict(X[:9], fhe="execute"), model.predict(X[:9]))
+    found = model.predict_proba(X, fhe="simulate")
+    np.testing.assert_allclose(found, model.predict_proba(X))
+    np.testing.assert_allclose(found, wanted.predict_proba(X), atol=0.15)
+    assert model.score(X, NAMES) == pytest.approx(wanted.score(X, NAMES), abs=0.01)
+
+
+def test_fitted_steps_are_of_the_kind_that_was_given() -> None:
+    model = quick_pipeline().fit(X, NAMES)
+    assert [type(step) for _, step in model.steps] == [
+        ours.StandardScaler,
+        ours.PCA,
+        ours.LogisticRegression,
+    ]
+    assert model.named_steps["pca"].components_.shape == (3, 4)
+    assert model["clf"].coef_.shape == (3, 3)
+    alone = model[-1].predict(model[:-1].transform(X))
+    assert (alone == model.predict(X)).mean() > 0.95
+    assert model.classes_.tolist() == ["setosa", "versicolor", "virginica"]
+    assert model.n_features_in_ == 4
+    assert is_classifier(model)
+    assert not clone(model).is_fitted
+
+
+def test_real_encryption() -> None:
+    model = quick_pipeline().fit(X, NAMES)
+    model.compile()
+    np.testing.assert_array_equal(model.predict(X[::50], fhe="execute"), model.predict(X[::50]))
+    assert model.cost().complexity == model.fhe_circuit.complexity
+
+
+def test_regressors_and_transformers() -> None:
+    rows, targets = datasets.load_diabetes(return_X_y=True)
+    steps = [preprocessing.StandardScaler(), decomposition.PCA(5)]
+    model = make_pipeline(*steps, ours.Ridge(n_bits=10)).fit(rows, targets)
+    wanted = floats.make_pipeline(*steps, linear_model.Ridge()).fit(rows, targets)
+    np.testing.assert_allclose(model.predict(rows), wanted.predict(rows), atol=2.0)
+    features = make_pipeline(preprocessing.StandardScaler(), ours.PCA(2, n_bits=10))
+    found = features.fit_transform(rows)
+    wanted = floats.make_pipeline(*steps[:1], decomposition.PCA(2)).fit_transform(rows)
+    np.testing.assert_allclose(found, wanted, atol=0.02)
+    frame = features.set_output(transform="pandas").transform(rows)
+    assert frame.columns.tolist() == ["pca0", "pca1"]
+
+
+def test_generalized_models_keep_their_link() -> None:
+    rows, targets = datasets.load_diabetes(return_X_y=True)
+    model, wanted = make_pipeline(
+        preprocessing.StandardScaler(), ours.PoissonRegressor(n_bits=10)
+    ).fit_benchmark(rows, targets)
+    np.testing.assert_allclose(model.predict(rows), wanted.predict(rows), rtol=0.02)
+
+
+def test_other_models_leave_public_steps_to_the_client() -> None:
+    steps = [
+        preprocessing.StandardScaler(),
+        ours.RandomForestClassifier(5, max_depth=3, random_state=0),
+    ]
+    with pytest.raises(InvalidParameterError, match=r"\['standardscaler'\] cannot be .*public="):
+        make_pipeline(*steps).fit(X, NAMES)
+    for public in (True, ["standardscaler"]):
+        model = make_pipeline(*steps, public=public).fit(X, NAMES)
+        assert model.client_steps_ == ["standardscaler"]
+        assert "all that" in model.client_learns_["standardscaler"]
+        model.compile(engine="clear")
+        np.testing.assert_array_equal(model.predict(X, fhe="execute"), model.predict(X))
+        assert model.score(X, NAMES) > 0.9
+    model = make_pipeline(preprocessing.PolynomialFeatures(), steps[1]).fit(X, NAMES)
+    assert model.client_steps_ == ["polynomialfeatures"]
+
+
+def test_steps_that_no_circuit_without_look_ups_has() -> None:
+    steps = [preprocessing.StandardScaler(), kernels.RBFSampler(gamma=0.2), logistic()]
+    with pytest.raises(InvalidParameterError, match=r"neither affine or quadratic.*public=\['sta"):
+        make_pipeline(*steps).fit(X, NAMES)
+    model = make_pipeline(*steps, public=["standardscaler"]).fit(X, NAMES)
+    assert model.client_steps_ == ["standardscaler", "rbfsampler"]
+
+
+@pytest.mark.parametrize("public", ["scale", ["nothing"], ["clf"], None, 3])
+def test_public_is_checked(public: Any) -> None:
+    model = quick_pipeline().set_params(public=public)
+    with pytest.raises(InvalidParameterError, match=r"public must be .*\['scale', 'pca'\]"):
+        model.fit(X, NAMES)
+
+
+def test_columns_by_name() -> None:
+    frame = pd.DataFrame(X, columns=list("abcd"))
+    columns = compose.ColumnTransformer(
+        [("scaled", preprocessing.StandardScaler(), ["a", "c"]), ("same", "passthrough", ["b"])]
+    )
+    model, wanted = make_pipeline(columns, logistic()).fit_benchmark(frame, NAMES)
+    assert type(model.module_.mapped) is Plain
+    assert (model.predict(frame) == wanted.predict(frame)).mean() > 0.99
+    with pytest.raises(ValueError, match="feature names"):
+        model.predict(frame.rename(columns={"a": "z"}))
+    mixed = frame.assign(d=np.where(X[:, 3] > 1, "wide", "narrow"))
+    columns = compose.ColumnTransformer(
+        [("coded", preprocessing.OneHotEncoder(), ["d"])], remainder="passthrough"
+    )
+    model, wanted = make_pipeline(columns, logistic()).fit_benchmark(mixed, NAMES)
+    assert "categories" in model.client_learns_["columntransformer"]
+    assert (model.predict(mixed) == wanted.predict(mixed)).mean() > 0.99
+
+
+def test_parameters_reach_their_steps() -> None:
+    search = GridSearchCV(
+        quick_pipeline(), {"clf__n_bits": [8, 10], "pca__n_components": [2, 3]}, cv=2
+    )
+    search.fit(X, NAMES)
+    assert search.best_estimator_.n_bits_["op_inputs"] == search.best_params_["clf__n_bits"]
+    weights = np.where(LABELS == 0, 0.0, 1.0)
+    model = quick_pipeline().fit(X, NAMES, clf__sample_weight=weights)
+    assert "setosa" not in set(model.predict(X))
+
+
+@pytest.mark.parametrize("public", [False, True])
+def test_imports_of_fitted_pipelines(public: bool) -> None:
+    steps = [preprocessing.StandardScaler(), decomposition.PCA(3)]
+    wanted = floats.make_pipeline(*steps, linear_model.LogisticRegression()).fit(X, NAMES)
+    model = from_model(wanted, X, public=public, n_bits=10)
+    assert isinstance(model, Pipeline)
+    assert model.n_bits_ == {"op_inputs": 10, "op_weights": 10}
+    assert len(model.client_steps_) == (2 if public else 0)
+    np.testing.assert_array_equal(model.predict(X), wanted.predict(X))
+    forest = floats.make_pipeline(
+        *steps, RandomForestClassifier(5, max_depth=3, random_state=0)
+    ).fit(X, NAMES)
+    assert from_model(forest, X, public=True).score(X, NAMES) > 0.85
+    with pytest.raises(NotFittedError, match="not fitted"):
+        from_model(clone(wanted), X)
+    with pytest.raises(InvalidTypeError, match="takes a fitted Pipeline"):
+        Pipeline.from_model(wanted[-1], X)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda model: model.predict(X),
+        lambda model: model.predict_proba(X),
+        lambda model: model.compile(),
+        lambda model: model.circuit,
+        lambda model: model.quantize_input(X),
+    ],
+)
+def test_nothing_works_before_fit(use: Callable[[Any], Any]) -> None:
+    with pytest.raises(NotFittedError, match="not fitted"):
+        use(quick_pipeline())
+
+
+def test_nothing_is_encrypted_before_compile() -> None:
+    model = quick_pipeline().fit(X, NAMES)
+    with pytest.raises(NotCompiledError, match=r"compile\(\)"):
+        model.predict(X, fhe="execute")
+    assert model.fhe_circuit is None
+    assert not model.is_compiled
+    model.compile(engine="clear")
+    assert model.is_compiled
+    copied = pickle.loads(pickle.dumps(model))  # noqa: S301
+    assert not copied.is_compiled
+    np.testing.assert_array_equal(copied.predict(X), model.predict(X))
+    model.fit(X[:, :3], NAMES)
+    assert not model.is_compiled
+
+
+def test_the_last_step_is_an_estimator() -> None:
+    with pytest.raises(InvalidParameterError, match="must be an estimator"):
+        make_pipeline(preprocessing.StandardScaler(), "passthrough").fit(X, NAMES)
+    with pytest.raises(InvalidTypeError, match="DummyThing cannot be imported"):
+        make_pipeline(type("DummyThing", (preprocessing.Normalizer,), {})()).fit(X, NAMES)
+    with pytest.raises(AttributeError, match="nothing_like_that"):
+        _ = quick_pipeline().nothing_like_that
+
+
+@pytest.mark.filterwarnings(
+    "ignore:inputs lie far outside", "ignore::cipherlearn.errors.AgreementWarning"
+)
+@parametrize_with_checks(
+    [quick_pipeline().set_params(pca="passthrough")],
+    expected_failed_checks=lambda _: dict.fromkeys(
+        ("check_dont_overwrite_parameters", "check_estimators_overwrite_params"),
+        "fails for scikit-learn's as well: fitted steps take the place of those that were given",
+    ),
+)
+def test_scikit_learn_checks(estimator: Any, check: Callable[[Any], None]) -> None:
+    check(estimator)
