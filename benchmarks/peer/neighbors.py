@@ -90,7 +90,7 @@ CASES = (
     Case("iris", 40, 1, 3, _THREE, ROWS, FASTER),
     Case("hard", 20, 1, 3, _THREE, 0, FASTER),
     Case("two features", 40, 1, 3, _THREE, 0, FASTER),
-    Case("two features", 10, 3, 2, _FOUR, 0, FASTER),
+    Case("two features", 10, 3, 2, _FOUR),
     Case("iris", 112, 3, 3, _FOUR),
     Case("hard", 112, 3, 3, _FOUR),
 )
