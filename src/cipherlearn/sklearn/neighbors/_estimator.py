@@ -18,7 +18,7 @@ from cipherlearn.sklearn._wrapping import WrappingEstimator
 from cipherlearn.sklearn.linear.module import Box, LinearBits
 from cipherlearn.sklearn.neighbors.distances import Grid, Metric, References
 from cipherlearn.sklearn.neighbors.module import SelectionModule
-from cipherlearn.sklearn.neighbors.revealed import distance_module
+from cipherlearn.sklearn.neighbors.revealed import SquaredDistances, distance_module
 from cipherlearn.sklearn.neighbors.selection import Selection
 
 #: Who selects the nearest: the server, under encryption; the client, who is told all distances.
@@ -172,6 +172,29 @@ class NeighborsEstimator(WrappingEstimator):
         return SelectionModule(grid, selection, self._counted(model))
 
     def post_processing(self, *values: np.ndarray) -> Any:
-        """Predictions, of dequantized results."""
+        """Predictions, or probabilities, of dequantized results.
+
+        Raises
+        ------
+        InvalidParameterError
+            If the distances themselves are needed, and not only their order: results are without
+            what depends on the row alone.
+        """
         self.check_model_is_fitted()
-        return self._predictions(self.module_.post_processing(*values))
+        if self._needs_distances and isinstance(self.module_, SquaredDistances):
+            raise InvalidParameterError(
+                "decrypted results are squared distances less the squared length of the row, and a "
+                f"{type(self).__name__} with these parameters needs the distances: use "
+                "predict(X, fhe='execute'), or add module_.lengths(X) to the results of "
+                "module_.post_processing"
+            )
+        return self._answered(self.module_.post_processing(*values))
+
+    @property
+    def _needs_distances(self) -> bool:
+        """Whether the order of distances is not enough."""
+        return False
+
+    def _answered(self, scores: np.ndarray) -> Any:
+        """What `post_processing` makes of whole results."""
+        return self._predictions(scores)

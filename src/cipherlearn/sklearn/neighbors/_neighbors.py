@@ -50,11 +50,16 @@ class Neighborhood(NeighborsEstimator):
         """What is counted, by their weights, of the selected references: (rows, counts)."""
         if not self._reveals:
             return scores
-        distances = self._metric().distances(scores)
-        return np.asarray(self._weighted(distances, self._chosen(distances)) @ kinds_of)
+        # Of decrypted results only the order may be known: see `post_processing`.
+        chosen = self._chosen(scores)
+        return np.asarray(self._weighted(self._metric().distances(scores), chosen) @ kinds_of)
+
+    @property
+    def _needs_distances(self) -> bool:
+        return self.weights not in ("uniform", None)
 
     @abstractmethod
-    def _chosen(self, distances: np.ndarray) -> np.ndarray:
+    def _chosen(self, sums: np.ndarray) -> np.ndarray:
         """Whether each reference is selected, where the client does it: (rows, references)."""
 
     def _weighted(self, distances: np.ndarray, chosen: np.ndarray) -> np.ndarray:
@@ -87,9 +92,9 @@ class KNearest(Neighborhood):
             return Ranked.fitted(references, grid, count, bits)
         return Nearest.fitted(references, grid, references.points, count, bits)
 
-    def _chosen(self, distances: np.ndarray) -> np.ndarray:
-        order = np.argsort(distances, axis=1, kind="stable")[:, : self.n_neighbors]
-        chosen = np.zeros(distances.shape, dtype=bool)
+    def _chosen(self, sums: np.ndarray) -> np.ndarray:
+        order = np.argsort(sums, axis=1, kind="stable")[:, : self.n_neighbors]
+        chosen = np.zeros(sums.shape, dtype=bool)
         np.put_along_axis(chosen, order, True, axis=1)
         return chosen
 
@@ -151,8 +156,12 @@ class InRadius(Neighborhood):
         threshold = references.metric.sum_of(float(model.radius))
         return Within.fitted(references, grid, threshold, bits)
 
-    def _chosen(self, distances: np.ndarray) -> np.ndarray:
-        return np.asarray(distances <= self.radius)
+    @property
+    def _needs_distances(self) -> bool:
+        return True
+
+    def _chosen(self, sums: np.ndarray) -> np.ndarray:
+        return np.asarray(sums <= self._metric().sum_of(self.radius))
 
     @Revealed
     def radius_neighbors(
@@ -225,7 +234,7 @@ class Voting(kinds.MirroredTags, kinds.Predicting, ClassifierMixin):  # type: ig
             same |= as_probable(self._shares(scores)[0], model.predict_proba(rows))
         return Agreement(float(same.mean()), len(rows), of_values=False)
 
-    def _probabilities(self: Any, scores: np.ndarray) -> Any:
+    def _answered(self: Any, scores: np.ndarray) -> Any:
         shares = self._shares(scores)
         return shares if self.outputs_2d_ else shares[0]
 
@@ -236,18 +245,13 @@ class Voting(kinds.MirroredTags, kinds.Predicting, ClassifierMixin):  # type: ig
         -------
         numpy.ndarray of float64, shape (rows, classes), or a list of them, one a target
         """
-        return self._probabilities(self._raw(X, fhe))
+        return self._answered(self._raw(X, fhe))
 
     def predict_log_proba(self: Any, X: Any, fhe: str = "disable") -> Any:
         """Logarithms of `predict_proba`."""
         shares = self.predict_proba(X, fhe)
         with np.errstate(divide="ignore"):  # a class may have no vote
             return [np.log(each) for each in shares] if isinstance(shares, list) else np.log(shares)
-
-    def post_processing(self: Any, *values: np.ndarray) -> Any:
-        """Probabilities, of dequantized results."""
-        self.check_model_is_fitted()
-        return self._probabilities(self.module_.post_processing(*values))
 
 
 class Averaging(kinds.Regressor):

@@ -74,11 +74,17 @@ class SquaredDistances(LinearModule):
 
     def forward(self, *x: np.ndarray, fhe: str | FheMode = "disable") -> Any:
         """Sums of rows: (rows, references)."""
-        found = super().forward(*x, fhe=fhe)
+        return super().forward(*x, fhe=fhe) + self.lengths(x[0])
+
+    def lengths(self, rows: np.ndarray) -> np.ndarray:
+        """What the client adds to all results of a row: (rows, 1).
+
+        Rows are rounded as they are before encryption.
+        """
         top = 2**self.bits.inputs - 1
-        places = np.rint(np.clip(self.box.units(x[0]), 0.0, 1.0) * top) / top
-        rows = self.box.low + self.box.span * places - self.middle
-        return found + (self.scales * rows**2).sum(axis=1, keepdims=True)
+        places = np.rint(np.clip(self.box.units(rows), 0.0, 1.0) * top) / top
+        sent = self.box.low + self.box.span * places - self.middle
+        return np.asarray((self.scales * sent**2).sum(axis=1, keepdims=True))
 
 
 def distance_module(

@@ -53,7 +53,7 @@ def steps_of(bits: int) -> int:
     return int((2**bits - 2) << REMOVED)
 
 
-def is_positive(difference: IntValue) -> IntValue:
+def not_negative(difference: IntValue) -> IntValue:
     """1 where a difference is not negative, 0 elsewhere: one look-up an element."""
     # Rounding decides at half a step: there lies zero.
     moved = difference - 2 ** (REMOVED - 1)
@@ -74,11 +74,6 @@ class Selection(ABC):
         ----------
         bits : IntValue, shape (1, unary bits)
         """
-
-    @property
-    @abstractmethod
-    def n_lookups(self) -> int:
-        """Comparisons of references: most of the look-ups."""
 
 
 def _differences(sums: Sums, bits: IntValue) -> IntValue:
@@ -118,14 +113,9 @@ class Within(Selection):
         """How many references there are."""
         return len(self.sums.constant)
 
-    @property
-    def n_lookups(self) -> int:
-        """See `Selection`."""
-        return self.n_references
-
     def mask(self, bits: IntValue) -> IntValue:
         """See `Selection`."""
-        return is_positive(_differences(self.sums, bits))
+        return not_negative(_differences(self.sums, bits))
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,11 +179,6 @@ class Nearest(Selection):
         return len(self.sums.constant)
 
     @property
-    def n_lookups(self) -> int:
-        """See `Selection`."""
-        return (self.n_rounds + 1) * self.n_references
-
-    @property
     def n_rounds(self) -> int:
         """Rounds of bisection."""
         return len(self.thresholds).bit_length() - 1
@@ -205,11 +190,11 @@ class Nearest(Selection):
         for level in reversed(range(self.n_rounds)):
             # Of the thresholds that are left, the last one of the lower half.
             threshold = self._threshold(place, self.thresholds, 2**level - 1)
-            count = saturated_count(is_positive(threshold - distances), self.n_neighbors)
+            count = saturated_count(not_negative(threshold - distances), self.n_neighbors)
             upper = ((count < self.n_neighbors) * 2**level).astype(np.int64)
             place = upper if place is None else place + upper
         threshold = self._threshold(place, self.thresholds + self.margin, 0)
-        return is_positive(threshold - distances)
+        return not_negative(threshold - distances)
 
     @staticmethod
     def _threshold(place: IntValue | None, thresholds: np.ndarray, offset: int) -> Any:
@@ -324,15 +309,10 @@ class Ranked(Selection):
         terms = (scale * (table[:, second] - table[:, first]) for table in references.terms(grid))
         return cls(Sums.of_terms(terms, scale * (added[second] - added[first])), count, n_neighbors)
 
-    @property
-    def n_lookups(self) -> int:
-        """See `Selection`."""
-        return len(self.sums.constant) + self.n_references
-
     def mask(self, bits: IntValue) -> IntValue:
         """See `Selection`."""
         first, second = np.triu_indices(self.n_references, 1)
-        nearer = is_positive(_differences(self.sums, bits))
+        nearer = not_negative(_differences(self.sums, bits))
         # How many are nearer than each: the second of a pair counts the first, or else it is
         # counted by it. Of equal ones, the first is the nearer.
         places = np.arange(self.n_references)

@@ -40,6 +40,16 @@ class _Clusters(kinds.MirroredTags, kinds.Predicting, ClusterMixin, CentersEstim
         """Distances of rows from all centers: (rows, clusters)."""
         return Metric(2.0).distances(self._raw(X, fhe))
 
+    @Revealed
+    def fit_transform(self, X: Any, y: Any = None, **fit_params: Any) -> np.ndarray:
+        """`fit`, and then `transform`."""
+        return np.asarray(self.fit(X, y, **fit_params).transform(X))
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Names of the distances."""
+        self.check_model_is_fitted()
+        return np.asarray(self.sklearn_model.get_feature_names_out(input_features))
+
 
 class KMeans(_Clusters, wraps=cluster.KMeans):
     """Centers that are the means of their rows: see `NeighborsEstimator`."""
