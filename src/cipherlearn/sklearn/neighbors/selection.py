@@ -104,8 +104,8 @@ class Within(Selection):
         reach = threshold + float(np.sum(np.minimum(ends, limit), axis=0).max())
         scale = steps_of(bits) / (reach if reach > 0 else 1.0)
         terms = (-scale * table for table in references.terms(grid, limit))
-        # Distances that equal the threshold count: terms are rounded one by one.
-        start = np.full(len(references), scale * threshold + len(ends) / 2)
+        # Distances that equal the threshold count.
+        start = np.full(len(references), scale * threshold + _rounding(len(ends)))
         return cls(Sums.of_terms(terms, start))
 
     @property
@@ -169,8 +169,7 @@ class Nearest(Selection):
         scale = (steps_of(bits) - margin) / (reach + thresholds[-1] - thresholds[0])
         terms = (scale * table for table in references.terms(grid, limit))
         sums = Sums.of_terms(terms, np.zeros(len(references)))
-        # Terms are rounded one by one: half an integer of each may be missing.
-        rounded = np.floor(scale * thresholds + grid.box.low.size / 2).astype(np.int64)
+        rounded = np.floor(scale * thresholds + _rounding(len(ends))).astype(np.int64)
         return cls(sums, rounded, margin, n_neighbors)
 
     @property
@@ -212,6 +211,11 @@ class Nearest(Selection):
 def all_of(references: References, grid: Grid, bits: int) -> Within:
     """All references: the threshold is beyond every distance."""
     return Within.fitted(references, grid, np.inf, bits)
+
+
+def _rounding(features: int) -> float:
+    """How much a sum may grow when its terms are rounded: at most, or of many, hardly more."""
+    return float(min(features / 2, np.sqrt(features)))
 
 
 def _limit(references: References, grid: Grid, limit: float) -> float:
