@@ -48,5 +48,5 @@ def test_other_primitives_are_an_error() -> None:
     class Unknown(ir.Primitive):
         pass
 
-    with pytest.raises(CircuitError, match="Unknown .* cannot be written"):
+    with pytest.raises(CircuitError, match=r"Unknown .* cannot be written"):
         _written(Unknown(), _Writer())
