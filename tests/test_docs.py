@@ -10,7 +10,14 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", "docs/extending.md", "docs/debugging.md", "docs/trees.md", "docs/linear.md", "docs/pipelines.md"]
+PAGES = [
+    "README.md",
+    "docs/extending.md",
+    "docs/debugging.md",
+    "docs/trees.md",
+    "docs/linear.md",
+    "docs/pipelines.md",
+]
 
 
 def blocks(page: str) -> list[str]:
