@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 import torch
 from sklearn.base import clone, is_classifier, is_outlier_detector, is_regressor
@@ -249,6 +250,16 @@ def test_data_frames(name: str, fitted: Any) -> None:
     assert_same(name, outputs(estimator, frame), outputs(fitted, X))
     with pytest.raises(ValueError, match="feature names"):
         outputs(estimator, frame.rename(columns={"a": "z"}))
+
+
+def test_frames_of_polars(name: str, fitted: Any) -> None:
+    estimator = quick(name)
+    X, y = data_for(estimator)
+    names = list("abcd")[: X.shape[1]]
+    frame = pl.DataFrame(X, schema=names)
+    estimator.fit(frame, y)
+    assert estimator.feature_names_in_.tolist() == names
+    assert_same(name, outputs(estimator, frame), outputs(fitted, X))
 
 
 @pytest.mark.parametrize(

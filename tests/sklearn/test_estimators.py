@@ -11,6 +11,7 @@ from typing import Any
 
 import joblib
 import numpy as np
+import onnx
 import pandas as pd
 import pytest
 from sklearn.base import is_regressor
@@ -20,6 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils import get_tags
 
 from cipherlearn import sklearn as estimators
+from cipherlearn.circuit import evaluate
 from cipherlearn.errors import (
     AgreementWarning,
     InvalidParameterError,
@@ -28,6 +30,7 @@ from cipherlearn.errors import (
     NotCompiledError,
     NotFittedError,
 )
+from cipherlearn.onnx import run_with_onnxruntime
 from cipherlearn.sklearn._catalog import estimator_names
 from cipherlearn.sklearn.trees.ensemble import TreeEnsemble
 from tests.sklearn.quick import LINEAR, NEIGHBORS, TREES, data_for, numbers_for, outputs, quick
@@ -91,6 +94,22 @@ def test_copies_predict_alike(
     found = outputs(other, X[:5], fhe="execute")
     np.testing.assert_allclose(found, wanted[:5], rtol=1e-12)
     assert estimator.is_compiled
+
+
+def test_the_program_as_onnx(estimator: Any) -> None:
+    X, y = data_for(estimator)
+    model = estimator.fit(X, y).onnx_model
+    onnx.checker.check_model(model)
+    given = estimator.quantize_input(X[:3])
+    known = estimator.circuit.inputs
+    rows = [
+        np.asarray(values, dtype=np.int64).reshape(3, *each.shape)
+        for values, each in zip(given if isinstance(given, tuple) else [given], known, strict=True)
+    ]
+    wanted = evaluate(estimator.circuit, *rows)
+    found = run_with_onnxruntime(model, *(values[0] for values in rows))
+    for ours, theirs in zip(wanted.outputs, found, strict=True):
+        np.testing.assert_array_equal(theirs, ours[0])
 
 
 def test_stored_estimators_are_not_compiled(estimator: Any) -> None:

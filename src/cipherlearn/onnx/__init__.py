@@ -9,6 +9,7 @@ from __future__ import annotations
 import onnx as _onnx
 
 from cipherlearn.onnx._batch_axis import check_batch_first
+from cipherlearn.onnx.circuits import from_circuit
 from cipherlearn.onnx.graph import Graph, Node, TensorInfo, attribute_value
 from cipherlearn.onnx.interpreter import (
     check_inputs,
@@ -34,6 +35,7 @@ __all__ = [
     "check_inputs",
     "check_supported",
     "execute",
+    "from_circuit",
     "get_onnx_opset_version",
     "intermediate_values",
     "load_model",

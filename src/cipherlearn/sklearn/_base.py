@@ -29,9 +29,11 @@ from cipherlearn.errors import (
     NotFittedError,
     UnknownKeyError,
 )
+from cipherlearn.onnx import from_circuit
 from cipherlearn.sklearn._reading import is_fitted, refuse_composed
 
 if TYPE_CHECKING:
+    from onnx import ModelProto
     from typing_extensions import Self
 
     from cipherlearn.circuit import Circuit
@@ -293,6 +295,11 @@ class EncryptedEstimator(BaseEstimator, ABC):  # type: ignore[misc]
         """The integer program for one row."""
         self.check_model_is_fitted()
         return self.module_.circuit
+
+    @property
+    def onnx_model(self) -> ModelProto:
+        """The integer program as an ONNX graph, to be looked at: see `from_circuit`."""
+        return from_circuit(self.circuit, type(self).__name__)
 
     @property
     def fhe_circuit(self) -> Program | None:

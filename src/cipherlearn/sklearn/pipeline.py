@@ -34,6 +34,7 @@ _FORWARDED = frozenset(
         "fhe_circuit",
         "module_",
         "n_bits_",
+        "onnx_model",
         "post_processing",
     }
 )

@@ -203,14 +203,34 @@ class LinearModule(CircuitModel):
         (rows,) = q_x
         if mode is not FheMode.EXECUTE or len(rows) < 2 or self.fhe_circuit is None:
             return super()._evaluated(q_x, mode)
-        size = min(BATCH_ROWS, 2 ** (len(rows) - 1).bit_length())
-        if size not in self._batched:
-            if self._engine is None:
-                raise NotCompiledError("the model is not compiled: call compile() first")
-            self._batched[size] = self._engine.compile(self._circuit_of(size), self._options)
-        program = self._batched[size]
+        program = self.batch_program(len(rows))
+        size = program.circuit.inputs[0].shape[0]
         padded = np.concatenate([rows, np.zeros((-len(rows) % size, *rows.shape[1:]), rows.dtype)])
         batches = padded.reshape(-1, size, *rows.shape[1:])
         found = run_circuit(program.circuit, program, batches, fhe=mode)
         results = tuple(of.reshape(-1, 1, of.shape[-1])[: len(rows)] for of in found.outputs)
         return Evaluation(results, found.overflows)
+
+    def batch_program(self, rows: int) -> Program:
+        """The program for so many rows, or for as many of them as are encrypted together.
+
+        Parameters
+        ----------
+        rows : int
+
+        Returns
+        -------
+        Program
+            Its input has shape (size, features): a power of 2, at most `BATCH_ROWS`.
+
+        Raises
+        ------
+        NotCompiledError
+            If the model is not compiled.
+        """
+        size = min(BATCH_ROWS, 2 ** (rows - 1).bit_length())
+        if size not in self._batched:
+            if self._engine is None:
+                raise NotCompiledError("the model is not compiled: call compile() first")
+            self._batched[size] = self._engine.compile(self._circuit_of(size), self._options)
+        return self._batched[size]
