@@ -86,7 +86,7 @@ def made(name: str) -> Any:
         return error
     known = estimator.get_params()
     families = ((TREES, QUICK), (LINEAR, QUICK_LINEAR), (NEIGHBORS, QUICK_NEIGHBORS))
-    settings = next(settings for names, settings in families if name in names)
+    settings = next((settings for names, settings in families if name in names), {})
     found = {next((n for n in names if n in known), ""): v for names, v in settings.items()}
     found.pop("", None)
     return estimator.set_params(**{**found, **SINGLE.get(name, {})})
