@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +12,9 @@ from typing import Any
 import numpy as np
 from sklearn.model_selection import RepeatedKFold
 
-from benchmarks.peer.environment import default_torch, peer_python
-from benchmarks.report import Figure, print_figures
+from benchmarks.peer.estimators import Job, Split, compare
+from benchmarks.report import Figure
 from benchmarks.trees import SEED, Model, data_of, encrypted_rows
-
-#: The environment is big: it is kept, in a folder that git ignores.
-ENVIRONMENT = Path(__file__).parents[2] / "build" / "peer"
-
-WORKER = Path(__file__).with_name("tree_worker.py")
 
 #: Rows that are timed; folds that scores are the mean of, and how often rows are divided anew.
 ROWS, FOLDS, REPEATS = 3, 5, 5
@@ -77,12 +68,7 @@ PAIRS = (
 
 def main() -> int:
     """Measure all pairs; 0 if every target is reached."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.peer.trees", description=__doc__)
-    parser.add_argument("--environment", type=Path, default=ENVIRONMENT)
-    parser.add_argument("--torch", default=default_torch())
-    options = parser.parse_args()
-    python = peer_python(options.environment.resolve(), options.torch)
-    return 0 if print_figures(_figures(python)) else 1
+    return compare("trees", __doc__, _figures)
 
 
 def _figures(python: Path) -> Iterator[Figure]:
@@ -92,8 +78,8 @@ def _figures(python: Path) -> Iterator[Figure]:
     """
     for pair in PAIRS:
         x, y = _table(pair.ours.data)
-        theirs = measure_peer(python, pair, x, y)
-        folds = RepeatedKFold(n_splits=FOLDS, n_repeats=REPEATS, random_state=0).split(x)
+        folds = list(RepeatedKFold(n_splits=FOLDS, n_repeats=REPEATS, random_state=0).split(x))
+        theirs = measure_peer(python, pair, x, y, folds)
         scores = [pair.ours.fitted((x[a], x[b], y[a], y[b])).score(x[b], y[b]) for a, b in folds]
         better = np.subtract(scores, theirs["scores"])
         # Folds of one division have no rows in common: their scores are nearly independent.
@@ -117,33 +103,15 @@ def _table(name: str) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([x_train, x_test]), np.concatenate([y_train, y_test])
 
 
-def measure_peer(python: Path, pair: Pair, x: np.ndarray, y: np.ndarray) -> dict[str, Any]:
-    """Scores, complexity and seconds of the peer's estimator.
-
-    Raises
-    ------
-    SystemExit
-        If the peer's process fails.
-    """
-    job = {
-        "estimator": pair.peer,
-        "params": {**pair.peer_params, "random_state": SEED, "n_jobs": 1},
-        "data": "data",
-        "folds": FOLDS,
-        "repeats": REPEATS,
-        "rows": ROWS,
-    }
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        np.savez(folder / "data.npz", x=x, y=y)
-        (folder / "jobs.json").write_text(json.dumps([job]))
-        # -I: what leads Python to this project's packages must not lead the peer's there.
-        command = [str(python), "-I", "-W", "ignore", str(WORKER), str(folder)]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)} ended with {done.returncode}")
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+def measure_peer(
+    python: Path, pair: Pair, x: np.ndarray, y: np.ndarray, folds: list[Split]
+) -> dict[str, Any]:
+    """Scores, complexity and seconds of the peer's estimator, whose server adds its trees up."""
+    params = {**pair.peer_params, "random_state": SEED, "n_jobs": 1}
+    # The peer has no other switch for it.
+    attributes = {"_fhe_ensembling": True}
+    every, timed = np.arange(len(x)), np.arange(ROWS)
+    return Job(pair.peer, params, x, y, folds, every, timed, attributes).measured(python)
 
 
 if __name__ == "__main__":

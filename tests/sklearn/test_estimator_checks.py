@@ -199,6 +199,7 @@ def test_clone_of_a_fitted_one_is_not_fitted(fitted: Any) -> None:
     assert clone(fitted).sklearn_model is None
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_pipeline(estimator: Any) -> None:
     X, y = data_for(estimator)
     whole = make_pipeline(MinMaxScaler(), estimator).fit(X, y)
