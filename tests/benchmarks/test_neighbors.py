@@ -26,7 +26,7 @@ def test_figures_of_a_case(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("case", beside.CASES, ids=str)
 def test_cases_of_the_peer(case: beside.Case) -> None:
-    splits = case.splits()
-    assert splits["x_train"].shape[:2] == (beside.SPLITS, case.references)
-    assert splits["x_test"].shape[1] == 150 - case.references
-    assert splits["y_test"].shape == splits["x_test"].shape[:2]
+    x, y = case.rows_and_labels()
+    assert len(x) == len(y) == 150 > case.references
+    assert x.shape[1] == (2 if case.data == "two features" else 4)
+    assert len(set(y)) == (3 if case.data == "iris" else 2)
