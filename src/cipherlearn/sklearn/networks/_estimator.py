@@ -1,0 +1,180 @@
+"""What all estimators that are networks share: reading, quantizing for look-ups, the cost."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from cipherlearn.circuit import count_lookups
+from cipherlearn.engines import Program
+from cipherlearn.errors import CalibrationWarning
+from cipherlearn.quantization.circuit_model import CircuitModel
+from cipherlearn.quantization.n_bits import (
+    ROUNDING_RANGE,
+    Rounding,
+    get_n_bits_dict,
+    process_rounding_threshold_bits,
+)
+from cipherlearn.sklearn._reading import check_reading
+from cipherlearn.sklearn._wrapping import WrappingEstimator
+from cipherlearn.sklearn.linear.affine import Affine
+from cipherlearn.sklearn.linear.module import Box, LinearBits, LinearModule
+from cipherlearn.sklearn.networks.network import Network
+
+#: Most rows that networks are quantized on, and that a reading is checked on.
+CALIBRATION_ROWS, _PROBES = 2000, 16
+
+#: Bits of inputs, which meet no look-up before they are summed; and of what has no look-up at all.
+FREE_BITS = 8
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class NetworkBits:
+    """Bits as users ask for them.
+
+    Parameters
+    ----------
+    n_bits : dict or None
+        See `cipherlearn.quantization.get_n_bits_dict`; None where they are to be found.
+    rounding : Rounding or None
+        What look-ups read; None where that is to be found.
+    """
+
+    n_bits: Mapping[str, int] | None
+    rounding: Rounding | None
+
+    @classmethod
+    def of(cls, n_bits: Any, rounding: Any) -> NetworkBits:
+        """From the parameters of an estimator."""
+        given = process_rounding_threshold_bits(rounding)
+        if isinstance(n_bits, str) and n_bits == AUTO:
+            return cls(None, given)
+        bits = get_n_bits_dict(n_bits)
+        if not isinstance(n_bits, Mapping) or "model_inputs" not in n_bits:
+            bits["model_inputs"] = max(FREE_BITS, bits["op_inputs"])
+        if given is None:
+            given = Rounding(int(np.clip(bits["op_inputs"], *ROUNDING_RANGE)), exact=False)
+        return cls(bits, given)
+
+    @property
+    def as_dict(self) -> dict[str, int]:
+        """Bits as they were given; empty where they are to be found."""
+        return dict(self.n_bits or {})
+
+    @property
+    def is_search(self) -> bool:
+        """Whether something is to be found."""
+        return self.n_bits is None or (self.rounding is not None and self.rounding.n_bits == AUTO)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """As `cipherlearn.torch.build_quantized_module` takes them."""
+        bits = AUTO if self.n_bits is None else dict(self.n_bits)
+        return {"n_bits": bits, "rounding_threshold_bits": self.rounding}
+
+    @property
+    def linear(self) -> LinearBits:
+        """Those of a model without look-ups, where they cost little."""
+        known = self.as_dict
+        return LinearBits(*(max(FREE_BITS, known.get(k, 0)) for k in ("op_inputs", "op_weights")))
+
+
+class NetworkEstimator(WrappingEstimator):
+    """A model that is a small network with table look-ups.
+
+    Parameters
+    ----------
+    n_bits : int, dict or "auto", default=5
+        Bits of weights and activations: see `cipherlearn.quantization.get_n_bits_dict`. Inputs have
+        8 where nothing else is said. ``"auto"`` finds the cheapest that give 99 % of the answers of
+        the float model, which takes a minute or so.
+    rounding_threshold_bits : None, int, dict or "auto", default=None
+        Bits that look-ups read, as in `cipherlearn.torch.compile_torch_model`: they decide the
+        cost. None for as many as activations have, rounded approximately.
+
+    The other parameters are those of the float class, in its installed version.
+
+    Attributes
+    ----------
+    sklearn_model : object
+        The float model, trained in the clear on the values as they are.
+    n_bits_ : dict
+        Bits of weights and activations.
+    module_ : QuantizedModule or LinearModule
+        A model that turns out to be an affine function has no look-up.
+    """
+
+    own_parameters: ClassVar[Mapping[str, Any]] = {"n_bits": 5, "rounding_threshold_bits": None}
+
+    rounding_threshold_bits: Any
+
+    @classmethod
+    @abstractmethod
+    def read(cls, model: Any, center: np.ndarray) -> Affine | Network:
+        """The function that a fitted float model computes, before any link.
+
+        Parameters
+        ----------
+        model : object
+        center : numpy.ndarray, shape (features,)
+            The mean of the rows of training.
+        """
+
+    def _options(self) -> NetworkBits:
+        return NetworkBits.of(self.n_bits, self.rounding_threshold_bits)
+
+    def _quantized(
+        self, model: Any, rows: np.ndarray, options: NetworkBits, before: CircuitModel | None
+    ) -> CircuitModel:
+        self._seen = rows = _some(rows if before is None else np.concatenate([self._seen, rows]))
+        function = self.read(model, rows.mean(axis=0))
+        probes = rows[:: -(-len(rows) // _PROBES)]
+        what = (
+            f"the {self.float_class.__name__} is not understood: this version of scikit-learn "
+            "stores it in another way"
+        )
+        check_reading(self._as_library(function(probes)), self._library_scores(model, probes), what)
+        if isinstance(function, Affine):
+            self._found_bits = options.linear.as_dict
+            return LinearModule(function, Box.around(rows), options.linear)
+        module = function.in_sphere(rows).quantized(
+            rows, **options.options, **self._goal(function(rows), options)
+        )
+        return module
+
+    def _as_library(self, scores: np.ndarray) -> np.ndarray:
+        """Scores as `_library_scores` gives them."""
+        return scores
+
+    def _goal(self, scores: np.ndarray, options: NetworkBits) -> dict[str, Any]:
+        """What tells good bits from others, if they are to be found."""
+        return {"labels": self._labels(scores)} if options.is_search else {}
+
+    def _labels(self, scores: np.ndarray) -> Any:
+        """What the float model makes of its scores; None for the scores, or the largest of them."""
+        del scores
+        return None
+
+    def compile(self, X: Any = None, **options: Any) -> Program:
+        """Compile the model: see `EncryptedEstimator.compile`.
+
+        Warns
+        -----
+        CostWarning
+            If there are so many look-ups that a prediction takes very long.
+        """
+        return super().compile(X, **options)
+
+
+def _some(rows: np.ndarray) -> np.ndarray:
+    """Not too many rows, and at least two: a range needs that."""
+    found = rows[:: -(-len(rows) // CALIBRATION_ROWS)]
+    return found if len(found) > 1 else np.repeat(found, 2, axis=0)

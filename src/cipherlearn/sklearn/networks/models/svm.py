@@ -1,0 +1,115 @@
+"""Support vector machines with kernels."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+from sklearn import svm
+
+from cipherlearn.sklearn import _kinds as kinds
+from cipherlearn.sklearn.linear.affine import Affine
+from cipherlearn.sklearn.networks._estimator import NetworkEstimator
+from cipherlearn.sklearn.networks.kernels import Kernel, kernel_machine
+from cipherlearn.sklearn.networks.network import Network
+from cipherlearn.sklearn.networks.votes import Votes, pair_coefficients
+
+PACKAGE = "sklearn"
+EXTRA = None
+
+
+class _Machine(NetworkEstimator):
+    """A sum of kernels with support vectors: one look-up each."""
+
+    @classmethod
+    def read(cls, model: Any, center: np.ndarray) -> Affine | Network:
+        """The decision function, before votes are counted."""
+        kernel = Kernel.of(model.kernel, model._gamma, model.degree, model.coef0)  # noqa: SLF001
+        vectors = _dense(model.support_vectors_)
+        coefficients = cls._coefficients(model)
+        return kernel_machine(kernel, vectors, coefficients, model.intercept_, center)
+
+    @classmethod
+    def _coefficients(cls, model: Any) -> np.ndarray:
+        """Of shape (support vectors, outputs)."""
+        return _dense(model.dual_coef_).T
+
+
+class SVR(kinds.Regressor, _Machine, wraps=svm.SVR):
+    """Support vector regression: see `NetworkEstimator`."""
+
+
+class NuSVR(kinds.Regressor, _Machine, wraps=svm.NuSVR):
+    """Support vector regression with a share of support vectors: see `NetworkEstimator`."""
+
+
+class OneClassSVM(kinds.OutlierDetector, _Machine, wraps=svm.OneClassSVM):
+    """A support vector machine for outliers: see `NetworkEstimator`."""
+
+    def _predictions(self, scores: np.ndarray) -> np.ndarray:
+        return np.where(scores[:, 0] > 0, 1, -1)
+
+
+class _Classifier(kinds.Classifier, kinds.Deciding, _Machine):
+    """Two classes by the sign of a score; of several, each two vote."""
+
+    @classmethod
+    def _coefficients(cls, model: Any) -> np.ndarray:
+        dual = _dense(model.dual_coef_)
+        return dual.T if len(model.classes_) == 2 else pair_coefficients(dual, model.n_support_)
+
+    @classmethod
+    def _library_scores(cls, model: Any, rows: np.ndarray) -> np.ndarray:
+        pairwise = copy.copy(model)
+        pairwise.decision_function_shape = "ovo"
+        return np.asarray(pairwise.decision_function(rows))
+
+    def decision_function(self, X: Any, fhe: str = "disable") -> np.ndarray:
+        """Scores of rows, as ``decision_function_shape`` says.
+
+        Parameters
+        ----------
+        X : array-like of shape (rows, features)
+        fhe : {"disable", "simulate", "execute"}, default="disable"
+            Exact integers in the clear; with the errors that encryption may cause; encrypted.
+
+        Returns
+        -------
+        numpy.ndarray of float64
+            Of shape (rows,) for two classes; for more, (rows, classes), or (rows, pairs of classes)
+            with ``decision_function_shape="ovo"``.
+        """
+        scores = self._raw(X, fhe)
+        if scores.shape[1] == 1:
+            return scores[:, 0]
+        if self.sklearn_model.decision_function_shape == "ovo":
+            return scores
+        return Votes(len(self.classes_)).scores(scores)
+
+    def _predictions(self, scores: np.ndarray) -> np.ndarray:
+        votes = Votes(len(self.classes_))
+        if scores.shape[1] == 1:
+            places = (scores[:, 0] >= 0).astype(np.int64)
+        elif self.sklearn_model.break_ties:
+            places = votes.scores(scores).argmax(axis=1)
+        else:
+            places = votes.most(scores)
+        return np.asarray(self.classes_[places])
+
+    def _labels(self, scores: np.ndarray) -> Any:
+        # Votes are not the largest score: all of them count.
+        return (scores >= 0).astype(np.int64)[:, 0] if scores.shape[1] == 1 else scores
+
+
+class SVC(_Classifier, wraps=svm.SVC):
+    """A support vector machine: see `NetworkEstimator`."""
+
+
+class NuSVC(_Classifier, wraps=svm.NuSVC):
+    """A support vector machine with a share of support vectors: see `NetworkEstimator`."""
+
+
+def _dense(values: Any) -> np.ndarray:
+    return values.toarray() if sparse.issparse(values) else np.asarray(values)
