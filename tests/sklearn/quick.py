@@ -15,9 +15,11 @@ from cipherlearn import sklearn as estimators
 from cipherlearn.errors import MissingDependencyError
 from cipherlearn.sklearn._catalog import estimator_names, libraries
 
-#: Estimators of trees; all others are linear.
-TREES = [n for of in libraries() if ".trees." in of.module for n in of.estimators]
-LINEAR = [name for name in estimator_names() if name not in TREES]
+#: Estimators by their family.
+TREES, LINEAR, NETWORKS = (
+    [name for of in libraries() if f".{family}." in of.module for name in of.estimators]
+    for family in ("trees", "linear", "networks")
+)
 
 #: Data of some estimators.
 KINDS = {
@@ -50,6 +52,15 @@ QUICK_LINEAR: dict[tuple[str, ...], Any] = {
     ("random_state",): 0,
     ("cv",): 3,
 }
+
+#: The same of networks. Approximate rounding would not be simulated as it is evaluated.
+QUICK_NETWORKS: dict[tuple[str, ...], Any] = {
+    ("n_bits",): 8,
+    ("rounding_threshold_bits",): {"n_bits": 8, "method": "exact"},
+    ("hidden_layer_sizes",): (8,),
+    ("learning_rate_init",): 0.05,
+    ("random_state",): 0,
+}
 SINGLE: dict[str, dict[str, Any]] = {
     "LogisticRegressionCV": {
         "Cs": 3,
@@ -74,7 +85,7 @@ def made(name: str) -> Any:
     except MissingDependencyError as error:
         return error
     known = estimator.get_params()
-    settings = QUICK if name in TREES else QUICK_LINEAR
+    settings = QUICK if name in TREES else QUICK_LINEAR if name in LINEAR else QUICK_NETWORKS
     found = {next((n for n in names if n in known), ""): v for names, v in settings.items()}
     found.pop("", None)
     return estimator.set_params(**{**found, **SINGLE.get(name, {})})

@@ -175,6 +175,10 @@ class NetworkEstimator(WrappingEstimator):
 
 
 def _some(rows: np.ndarray) -> np.ndarray:
-    """Not too many rows, and at least two: a range needs that."""
+    """Different rows: not too many, and at least two, as a range needs.
+
+    Their order and how often they are given change nothing, as in training.
+    """
+    rows = np.unique(rows, axis=0)
     found = rows[:: -(-len(rows) // CALIBRATION_ROWS)]
     return found if len(found) > 1 else np.repeat(found, 2, axis=0)

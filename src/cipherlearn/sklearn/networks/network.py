@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,6 @@ from cipherlearn.torch.compile import build_quantized_module
 from cipherlearn.torch.numpy_module import NumpyModule
 
 SCORES = "scores"
-
-#: Shares of rows inside of a sphere that are tried, and how much of the variance of the scores of
-#: all rows is to be explained by those of mapped ones.
-_SHARES, _EXPLAINED = (0.8, 0.9, 0.95, 0.98, 0.99), 0.998
-
 
 @dataclass(frozen=True, eq=False)
 class Layer:
@@ -109,18 +104,6 @@ class Network:
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         """Scores of rows: (rows, features) -> (rows, outputs)."""
         return np.asarray(NumpyModule(self.onnx_model())(np.asarray(rows, dtype=np.float64)))
-
-    def in_sphere(self, rows: np.ndarray) -> Network:
-        """The same with the smallest sphere that hardly changes the scores of some rows."""
-        if self.sphere is None:
-            return self
-        wanted = self(rows)
-        spread = np.square(wanted - wanted.mean(axis=0)).sum()
-        for share in _SHARES:
-            smaller = replace(self, sphere=self.sphere.with_share(rows, share))
-            if np.square(smaller(rows) - wanted).sum() <= (1.0 - _EXPLAINED) * spread:
-                return smaller
-        return self
 
     def quantized(self, rows: np.ndarray, **options: Any) -> QuantizedModule:
         """The network, quantized on some rows.

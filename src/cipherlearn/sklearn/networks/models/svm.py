@@ -51,6 +51,12 @@ class OneClassSVM(kinds.OutlierDetector, _Machine, wraps=svm.OneClassSVM):
     def _predictions(self, scores: np.ndarray) -> np.ndarray:
         return np.where(scores[:, 0] > 0, 1, -1)
 
+    def _agreement(self, rows: np.ndarray) -> float:
+        # Support vectors lie on the border, as near as training comes: these are on no side.
+        model = self.sklearn_model
+        inside = np.abs(self._library_scores(model, rows)) > model.tol
+        return super()._agreement(rows[inside] if inside.any() else rows)
+
 
 class _Classifier(kinds.Classifier, kinds.Deciding, _Machine):
     """Two classes by the sign of a score; of several, each two vote."""
