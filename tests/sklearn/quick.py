@@ -62,6 +62,8 @@ QUICK_NETWORKS: dict[tuple[str, ...], Any] = {
     ("random_state",): 0,
 }
 SINGLE: dict[str, dict[str, Any]] = {
+    "MLPClassifier": {"max_iter": 2000},
+    "MLPRegressor": {"max_iter": 2000},
     "LogisticRegressionCV": {
         "Cs": 3,
         "l1_ratios": (0.0,),

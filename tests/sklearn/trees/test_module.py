@@ -16,6 +16,7 @@ from cipherlearn.errors import (
     NoParametersError,
     SelfCheckError,
 )
+from cipherlearn.sklearn import _cost
 from cipherlearn.sklearn.encoding import FeatureCode, OrdinalCode
 from cipherlearn.sklearn.links import Softmax
 from cipherlearn.sklearn.trees import module as trees_module
@@ -60,7 +61,7 @@ def test_many_rows_are_evaluated_piece_by_piece(monkeypatch: pytest.MonkeyPatch)
 
 def test_many_lookups_are_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
     ensemble, codes, _ = case()
-    monkeypatch.setattr(trees_module, "MANY_LOOKUPS", 3)
+    monkeypatch.setattr(_cost, "MANY_LOOKUPS", 3)
     with pytest.warns(CostWarning, match=r"need \d+ table look-ups .* s on this .*max_depth"):
         TreeModule(QuantizedTrees.of(ensemble, codes, 4)).compile(engine="clear")
 

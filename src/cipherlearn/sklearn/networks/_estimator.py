@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import copy
-import warnings
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from cipherlearn.circuit import count_lookups
 from cipherlearn.engines import Program
-from cipherlearn.errors import CalibrationWarning
+from cipherlearn.quantization import QuantizedModule
 from cipherlearn.quantization.circuit_model import CircuitModel
 from cipherlearn.quantization.n_bits import (
     ROUNDING_RANGE,
@@ -21,11 +19,16 @@ from cipherlearn.quantization.n_bits import (
     get_n_bits_dict,
     process_rounding_threshold_bits,
 )
+from cipherlearn.sklearn._cost import LEAST_COMPLEXITY, warn_of_cost
 from cipherlearn.sklearn._reading import check_reading
 from cipherlearn.sklearn._wrapping import WrappingEstimator
 from cipherlearn.sklearn.linear.affine import Affine
 from cipherlearn.sklearn.linear.module import Box, LinearBits, LinearModule
 from cipherlearn.sklearn.networks.network import Network
+from cipherlearn.sklearn.networks.steady import Precision, steadied
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 #: Most rows that networks are quantized on, and that a reading is checked on.
 CALIBRATION_ROWS, _PROBES = 2000, 16
@@ -34,6 +37,9 @@ CALIBRATION_ROWS, _PROBES = 2000, 16
 FREE_BITS = 8
 
 AUTO = "auto"
+
+#: Bits that coefficients are prepared for where bits are to be found.
+USUAL_BITS = 5
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,13 @@ class NetworkBits:
     def as_dict(self) -> dict[str, int]:
         """Bits as they were given; empty where they are to be found."""
         return dict(self.n_bits or {})
+
+    @property
+    def precision(self) -> Precision:
+        """What look-ups read and give, or usually do."""
+        kept = USUAL_BITS if self.rounding is None else self.rounding.n_bits
+        given = self.as_dict.get("op_inputs", USUAL_BITS)
+        return Precision(USUAL_BITS if isinstance(kept, str) else kept, given)
 
     @property
     def is_search(self) -> bool:
@@ -114,6 +127,9 @@ class NetworkEstimator(WrappingEstimator):
 
     own_parameters: ClassVar[Mapping[str, Any]] = {"n_bits": 5, "rounding_threshold_bits": None}
 
+    #: What makes look-ups fewer.
+    _fewer_lookups: ClassVar[str] = "Fewer neurons (hidden_layer_sizes) need fewer"
+
     rounding_threshold_bits: Any
 
     @classmethod
@@ -143,20 +159,24 @@ class NetworkEstimator(WrappingEstimator):
         )
         check_reading(self._as_library(function(probes)), self._library_scores(model, probes), what)
         if isinstance(function, Affine):
-            self._found_bits = options.linear.as_dict
             return LinearModule(function, Box.around(rows), options.linear)
-        module = function.in_sphere(rows).quantized(
-            rows, **options.options, **self._goal(function(rows), options)
-        )
-        return module
+        labels = {"labels": self._labels(function(rows))} if options.is_search else {}
+        network = self._prepared(function, rows, options)
+        return network.quantized(rows, **options.options, **labels)
+
+    def _prepared(self, network: Network, rows: np.ndarray, options: NetworkBits) -> Network:
+        """The network that is quantized for one that was read."""
+        del rows, options
+        return network
+
+    def _adopt(self, *args: Any, **kwargs: Any) -> Self:
+        super()._adopt(*args, **kwargs)
+        self.n_bits_ = _bits_of(self.module_, self.n_bits_)
+        return self
 
     def _as_library(self, scores: np.ndarray) -> np.ndarray:
         """Scores as `_library_scores` gives them."""
         return scores
-
-    def _goal(self, scores: np.ndarray, options: NetworkBits) -> dict[str, Any]:
-        """What tells good bits from others, if they are to be found."""
-        return {"labels": self._labels(scores)} if options.is_search else {}
 
     def _labels(self, scores: np.ndarray) -> Any:
         """What the float model makes of its scores; None for the scores, or the largest of them."""
@@ -171,7 +191,30 @@ class NetworkEstimator(WrappingEstimator):
         CostWarning
             If there are so many look-ups that a prediction takes very long.
         """
+        self.check_model_is_fitted()
+        lookups = count_lookups(self.module_.circuit)
+        least = sum(LEAST_COMPLEXITY.get(w, 0.0) * n for w, n in lookups.by_width.items())
+        warn_of_cost(f"the {type(self).__name__} needs", lookups.total, least, self._fewer_lookups)
         return super().compile(X, **options)
+
+
+class KernelMachine(NetworkEstimator):
+    """A sum of kernels with points: one look-up each."""
+
+    _fewer_lookups = "Fewer rows of training, or a model with fewer support vectors, need fewer"
+
+    def _prepared(self, network: Network, rows: np.ndarray, options: NetworkBits) -> Network:
+        return steadied(network, rows, options.precision)
+
+
+def _bits_of(module: CircuitModel, given: dict[str, int]) -> dict[str, int]:
+    """Bits of weights and activations, found ones included."""
+    if isinstance(module, LinearModule):
+        return module.bits.as_dict
+    if not isinstance(module, QuantizedModule) or module.search is None:
+        return given
+    found = module.search.chosen.candidate.common
+    return {**given, "op_inputs": found.inputs, "op_weights": found.weights}
 
 
 def _some(rows: np.ndarray) -> np.ndarray:

@@ -12,16 +12,13 @@ import numpy as np
 from cipherlearn.circuit import Circuit
 from cipherlearn.engines import CompileOptions, Engine, Program
 from cipherlearn.engines.base import DEFAULT_P_ERROR
-from cipherlearn.engines.estimate import machine_speed
 from cipherlearn.engines.execution import FheMode
 from cipherlearn.errors import (
     CompilationError,
-    CostWarning,
     InvalidParameterError,
     InvalidShapeError,
     NoParametersError,
     SelfCheckError,
-    warn,
 )
 from cipherlearn.quantization.circuit_model import CircuitModel, check_encryption_status
 from cipherlearn.quantization.quantizers import (
@@ -31,6 +28,7 @@ from cipherlearn.quantization.quantizers import (
     UniformQuantizer,
     quantizer_of_results,
 )
+from cipherlearn.sklearn._cost import LEAST_COMPLEXITY, warn_of_cost
 from cipherlearn.sklearn.trees.cover import Cover, Covers, cover_ensemble
 from cipherlearn.sklearn.trees.program import (
     LOOKED_UP,
@@ -42,9 +40,6 @@ from cipherlearn.sklearn.trees.program import (
 )
 from cipherlearn.sklearn.trees.quantized import QuantizedTrees
 
-#: Look-ups from which on users are warned of the cost.
-MANY_LOOKUPS = 5_000
-
 #: Rows that every circuit is tried on in the clear.
 CHECKED_ROWS = 16
 
@@ -55,19 +50,11 @@ CHUNK_ROWS = 8192
 #: much the least complexity of their look-ups may exceed that of the best width.
 SAMPLED, WORTH_TRYING = 4, 2.0
 
-#: The engine's complexity of one look-up by its width, where nothing else asks for precision
-#: (Concrete 2.11, p_error 2^-40): no circuit is cheaper than the sum of these.
-LEAST_COMPLEXITY = {
-    2: 4.1e7,
-    3: 6.7e7,
-    4: 9.7e7,
-    5: 2.2e8,
-    6: 5.2e8,
-    7: 1.2e9,
-    8: 2.6e9,
-    9: 6.1e9,
-    10: 1.3e10,
-}
+#: What makes look-ups of trees fewer.
+FEWER_LOOKUPS = (
+    "Shallower trees (max_depth), larger leaves (min_samples_leaf), fewer trees (n_estimators) and "
+    "fewer bits in the leaves (n_bits: 'op_leaves') need fewer"
+)
 
 _BIT = UniformQuantizer(
     QuantizationOptions(1),
@@ -154,7 +141,8 @@ class TreeModule(CircuitModel):
         covers = {width: found.of_width(width) for width in widths}
         bounds = {width: _least_complexity(cover, width) for width, cover in covers.items()}
         cheapest = sorted(covers, key=bounds.__getitem__)
-        _warn_of_cost(covers[cheapest[0]], bounds[cheapest[0]])
+        fewest = covers[cheapest[0]].n_lookups
+        warn_of_cost("the trees need", fewest, bounds[cheapest[0]], FEWER_LOOKUPS)
         # More errors are cheaper than what the bounds were measured at.
         are_bounds = options.p_error is not None and options.p_error <= DEFAULT_P_ERROR
         tried: list[tuple[Program, Cover]] = []
@@ -291,15 +279,3 @@ def _plane(bits: np.ndarray, places: np.ndarray) -> np.ndarray:
 def _least_complexity(cover: Cover, width: int) -> float:
     """No circuit of a cover with tables of that width is cheaper."""
     return cover.n_lookups * LEAST_COMPLEXITY[width]
-
-
-def _warn_of_cost(cover: Cover, least: float) -> None:
-    """Give a `CostWarning` for so many look-ups that a prediction takes very long."""
-    if (count := cover.n_lookups) > MANY_LOOKUPS:
-        warn(
-            f"the trees need {count} table look-ups for each row, at least "
-            f"{least / machine_speed():.2g} s on this machine. Shallower trees (max_depth), larger "
-            "leaves (min_samples_leaf), fewer trees (n_estimators) and fewer bits in the leaves "
-            "(n_bits: 'op_leaves') need fewer",
-            CostWarning,
-        )

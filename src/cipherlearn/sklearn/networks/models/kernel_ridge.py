@@ -10,7 +10,7 @@ from sklearn import kernel_ridge
 
 from cipherlearn.sklearn import _kinds as kinds
 from cipherlearn.sklearn.linear.affine import Affine
-from cipherlearn.sklearn.networks._estimator import NetworkEstimator
+from cipherlearn.sklearn.networks._estimator import KernelMachine
 from cipherlearn.sklearn.networks.kernels import Kernel, kernel_machine
 from cipherlearn.sklearn.networks.network import Network
 
@@ -18,7 +18,7 @@ PACKAGE = "sklearn"
 EXTRA = None
 
 
-class KernelRidge(kinds.Regressor, NetworkEstimator, wraps=kernel_ridge.KernelRidge):
+class KernelRidge(kinds.Regressor, KernelMachine, wraps=kernel_ridge.KernelRidge):
     """Ridge regression with a kernel: a look-up for every row of training; see `NetworkEstimator`.
 
     The kernel "linear" needs none.

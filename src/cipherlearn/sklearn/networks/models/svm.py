@@ -11,7 +11,7 @@ from sklearn import svm
 
 from cipherlearn.sklearn import _kinds as kinds
 from cipherlearn.sklearn.linear.affine import Affine
-from cipherlearn.sklearn.networks._estimator import NetworkEstimator
+from cipherlearn.sklearn.networks._estimator import KernelMachine
 from cipherlearn.sklearn.networks.kernels import Kernel, kernel_machine
 from cipherlearn.sklearn.networks.network import Network
 from cipherlearn.sklearn.networks.votes import Votes, pair_coefficients
@@ -20,7 +20,7 @@ PACKAGE = "sklearn"
 EXTRA = None
 
 
-class _Machine(NetworkEstimator):
+class _Machine(KernelMachine):
     """A sum of kernels with support vectors: one look-up each."""
 
     @classmethod
