@@ -62,8 +62,9 @@ QUICK_NETWORKS: dict[tuple[str, ...], Any] = {
     ("random_state",): 0,
 }
 SINGLE: dict[str, dict[str, Any]] = {
-    "MLPClassifier": {"max_iter": 2000},
-    "MLPRegressor": {"max_iter": 2000},
+    "KernelRidge": {"kernel": "rbf"},
+    "NuSVR": {"C": 100.0},
+    "SVR": {"C": 100.0},
     "LogisticRegressionCV": {
         "Cs": 3,
         "l1_ratios": (0.0,),

@@ -22,6 +22,9 @@ _SHARES = (0.8, 0.9, 0.95, 0.98, 1.0)
 #: How far sums reach beyond what was seen, and the variance of rounding to a step of 1.
 _MARGIN, _ROUNDING = 1.2, 1.0 / 12.0
 
+#: Errors that numbers have anyway, as a share of the variance of a usual kernel.
+_LEAST = 1e-10
+
 
 @dataclass(frozen=True)
 class Precision:
@@ -78,7 +81,8 @@ def _fitted(
     mean, middle = kernels.mean(axis=0), wanted.mean(axis=0)
     centered, targets = kernels - mean, wanted - middle
     gram = centered.T @ centered / len(rows) + np.diag(noise)
-    gram += 1e-12 * np.trace(gram) / len(gram) * np.eye(len(gram))
+    usual = float(np.trace(gram)) / len(gram)
+    gram += _LEAST * (usual if usual > 0 else 1.0) * np.eye(len(gram))
     weights = scipy.linalg.solve(gram, centered.T @ targets / len(rows), assume_a="pos")
     error = np.square(centered @ weights - targets).mean(axis=0) + noise @ np.square(weights)
     layers = (first, Layer(weights, middle - mean @ weights, last.function))

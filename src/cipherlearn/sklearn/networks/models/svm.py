@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from typing import Any
 
 import numpy as np
@@ -53,8 +54,10 @@ class OneClassSVM(kinds.OutlierDetector, _Machine, wraps=svm.OneClassSVM):
 
     def _agreement(self, rows: np.ndarray) -> float:
         # Support vectors lie on the border, as near as training comes: these are on no side.
-        model = self.sklearn_model
-        inside = np.abs(self._library_scores(model, rows)) > model.tol
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # rows without the names that training had
+            scores = self._library_scores(self.sklearn_model, rows)
+        inside = np.abs(scores) > self.sklearn_model.tol
         return super()._agreement(rows[inside] if inside.any() else rows)
 
 
