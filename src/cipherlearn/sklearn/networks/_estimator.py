@@ -132,6 +132,8 @@ class NetworkEstimator(WrappingEstimator):
 
     rounding_threshold_bits: Any
 
+    _seen: np.ndarray
+
     @classmethod
     @abstractmethod
     def read(cls, model: Any, center: np.ndarray) -> Affine | Network:

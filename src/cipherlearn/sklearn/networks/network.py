@@ -10,12 +10,13 @@ import onnx
 
 from cipherlearn.onnx import Graph
 from cipherlearn.quantization import QuantizedModule
-from cipherlearn.sklearn.networks.onnx_model import constant, model, node
+from cipherlearn.sklearn.networks.onnx_model import constant, model, node, run
 from cipherlearn.sklearn.networks.sphere import MAPPED, ROWS, Sphere
 from cipherlearn.torch.compile import build_quantized_module
 from cipherlearn.torch.numpy_module import NumpyModule
 
 SCORES = "scores"
+
 
 @dataclass(frozen=True, eq=False)
 class Layer:
@@ -103,7 +104,7 @@ class Network:
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         """Scores of rows: (rows, features) -> (rows, outputs)."""
-        return np.asarray(NumpyModule(self.onnx_model())(np.asarray(rows, dtype=np.float64)))
+        return run(self.onnx_model(), rows)
 
     def quantized(self, rows: np.ndarray, **options: Any) -> QuantizedModule:
         """The network, quantized on some rows.

@@ -1,4 +1,7 @@
-"""Writing ONNX models: double-precision numbers, as distances of large values need them."""
+"""Writing ONNX models, and running them.
+
+Numbers have double precision, as distances between rows of large values need it.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
+
+from cipherlearn.onnx import Graph, execute
 
 #: Operators as of this set; it is one that all readers know.
 OPSET = 17
@@ -33,11 +38,17 @@ def model(
     outputs: Mapping[str, int],
 ) -> onnx.ModelProto:
     """A model between tensors of rows, which are given by their names and widths."""
-    infos = [
+    ends = [
         [helper.make_tensor_value_info(n, onnx.TensorProto.DOUBLE, ["rows", w]) for n, w in of]
         for of in (inputs.items(), outputs.items())
     ]
-    graph = helper.make_graph(list(nodes), "network", *infos, initializer=list(constants))
+    graph = helper.make_graph(list(nodes), "network", ends[0], ends[1], list(constants))
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)])
     made.ir_version = _IR_VERSION
     return made
+
+
+def run(made: onnx.ModelProto, rows: np.ndarray) -> np.ndarray:
+    """What a model with one input and one output gives for rows."""
+    (result,) = execute(Graph.from_model(made), np.asarray(rows, dtype=np.float64))
+    return np.asarray(result)

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from cipherlearn.sklearn.networks.onnx_model import constant, model, node
-from cipherlearn.torch.numpy_module import NumpyModule
+from cipherlearn.sklearn.networks.onnx_model import constant, model, node, run
 
 #: Names of rows, and of what the client makes of them.
 ROWS, MAPPED = "rows", "mapped"
@@ -74,4 +73,4 @@ class Sphere:
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         """Mapped rows: (rows, features) -> (rows, features + 1)."""
-        return np.asarray(NumpyModule(self.onnx_model())(np.asarray(rows, dtype=np.float64)))
+        return run(self.onnx_model(), rows)

@@ -46,7 +46,9 @@ class Precision:
         ordered, results = (np.take_along_axis(of, order, axis=0) for of in (sums, kernels))
         # A kernel is a function of its sum: how steep it is, from one row to the next.
         steps = np.diff(ordered, axis=0)
-        slopes = np.divide(np.diff(results, axis=0), steps, out=np.zeros_like(steps), where=steps > 0)
+        slopes = np.divide(
+            np.diff(results, axis=0), steps, out=np.zeros_like(steps), where=steps > 0
+        )
         read = np.square(extents / 2**self.kept) * np.square(slopes).mean(axis=0)
         written = np.square(np.ptp(kernels, axis=0) / 2**self.given)
         return np.asarray(_ROUNDING * (read + written))

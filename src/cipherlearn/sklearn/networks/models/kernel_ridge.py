@@ -32,6 +32,4 @@ class KernelRidge(kinds.Regressor, KernelMachine, wraps=kernel_ridge.KernelRidge
         gamma = 1.0 / points.shape[1] if model.gamma is None else model.gamma
         kernel = Kernel.of(model.kernel, gamma, model.degree, model.coef0)
         coefficients = model.dual_coef_.reshape(len(points), -1)
-        return kernel_machine(
-            kernel, points, coefficients, np.zeros(coefficients.shape[1]), center
-        )
+        return kernel_machine(kernel, points, coefficients, np.zeros(coefficients.shape[1]), center)

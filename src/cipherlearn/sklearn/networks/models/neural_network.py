@@ -27,14 +27,17 @@ class _Perceptron(NetworkEstimator):
     def read(cls, model: Any, center: np.ndarray) -> Affine | Network:
         """The layers; what has no function between becomes one."""
         del center
-        pairs = list(zip(model.coefs_, model.intercepts_, strict=True))
+        arrays = (
+            [np.asarray(a, np.float64) for a in of] for of in (model.coefs_, model.intercepts_)
+        )
+        pairs = list(zip(*arrays, strict=True))
         function = FUNCTIONS[model.activation]
         if not function or len(pairs) == 1:
-            whole = Affine(*map(np.float64, pairs[0]))
-            for weights, constant in pairs[1:]:
-                whole = Affine(np.float64(weights), np.float64(constant)).after(whole)
+            whole = Affine(*pairs[0])
+            for pair in pairs[1:]:
+                whole = Affine(*pair).after(whole)
             return whole
-        hidden = tuple(Layer(*pair, function) for pair in pairs[:-1])
+        hidden = tuple(Layer(*pair, function=function) for pair in pairs[:-1])
         return Network((*hidden, Layer(*pairs[-1])))
 
 

@@ -12,10 +12,11 @@ from sklearn import svm
 
 from cipherlearn.sklearn import _kinds as kinds
 from cipherlearn.sklearn.linear.affine import Affine
+from cipherlearn.sklearn.links import Identity, Link
 from cipherlearn.sklearn.networks._estimator import KernelMachine
 from cipherlearn.sklearn.networks.kernels import Kernel, kernel_machine
 from cipherlearn.sklearn.networks.network import Network
-from cipherlearn.sklearn.networks.votes import Votes, pair_coefficients
+from cipherlearn.sklearn.networks.votes import Coupling, Votes, pair_coefficients
 
 PACKAGE = "sklearn"
 EXTRA = None
@@ -96,6 +97,12 @@ class _Classifier(kinds.Classifier, kinds.Deciding, _Machine):
         if self.sklearn_model.decision_function_shape == "ovo":
             return scores
         return Votes(len(self.classes_)).scores(scores)
+
+    def _link(self) -> Link:
+        model = self.sklearn_model
+        if not hasattr(model, "predict_proba"):
+            return Identity()
+        return Coupling(len(model.classes_), model.probA_, model.probB_)
 
     def _predictions(self, scores: np.ndarray) -> np.ndarray:
         votes = Votes(len(self.classes_))
