@@ -37,7 +37,7 @@ class _Perceptron(NetworkEstimator):
             for pair in pairs[1:]:
                 whole = Affine(*pair).after(whole)
             return whole
-        hidden = tuple(Layer(*pair, function=function) for pair in pairs[:-1])
+        hidden = tuple(Layer(weights, constant, function) for weights, constant in pairs[:-1])
         return Network((*hidden, Layer(*pairs[-1])))
 
 
