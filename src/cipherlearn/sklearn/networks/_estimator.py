@@ -5,13 +5,12 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from cipherlearn.circuit import count_lookups
 from cipherlearn.engines import Program
-from cipherlearn.quantization import QuantizedModule
 from cipherlearn.quantization.circuit_model import CircuitModel
 from cipherlearn.quantization.n_bits import (
     ROUNDING_RANGE,
@@ -26,9 +25,6 @@ from cipherlearn.sklearn.linear.affine import Affine
 from cipherlearn.sklearn.linear.module import Box, LinearBits, LinearModule
 from cipherlearn.sklearn.networks.network import Network
 from cipherlearn.sklearn.networks.steady import Precision, steadied
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 #: Most rows that networks are quantized on, and that a reading is checked on.
 CALIBRATION_ROWS, _PROBES = 2000, 16
@@ -161,20 +157,21 @@ class NetworkEstimator(WrappingEstimator):
         )
         check_reading(self._as_library(function(probes)), self._library_scores(model, probes), what)
         if isinstance(function, Affine):
+            self.n_bits_ = options.linear.as_dict
             return LinearModule(function, Box.around(rows), options.linear)
         labels = {"labels": self._labels(function(rows))} if options.is_search else {}
         network = self._prepared(function, rows, options)
-        return network.quantized(rows, **options.options, **labels)
+        module = network.quantized(rows, **options.options, **labels)
+        self.n_bits_ = options.as_dict
+        if module.search is not None:
+            found = module.search.chosen.candidate.common
+            self.n_bits_ |= {"op_inputs": found.inputs, "op_weights": found.weights}
+        return module
 
     def _prepared(self, network: Network, rows: np.ndarray, options: NetworkBits) -> Network:
         """The network that is quantized for one that was read."""
         del rows, options
         return network
-
-    def _adopt(self, *args: Any, **kwargs: Any) -> Self:
-        super()._adopt(*args, **kwargs)
-        self.n_bits_ = _bits_of(self.module_, self.n_bits_)
-        return self
 
     def _as_library(self, scores: np.ndarray) -> np.ndarray:
         """Scores as `_library_scores` gives them."""
@@ -207,16 +204,6 @@ class KernelMachine(NetworkEstimator):
 
     def _prepared(self, network: Network, rows: np.ndarray, options: NetworkBits) -> Network:
         return steadied(network, rows, options.precision)
-
-
-def _bits_of(module: CircuitModel, given: dict[str, int]) -> dict[str, int]:
-    """Bits of weights and activations, found ones included."""
-    if isinstance(module, LinearModule):
-        return module.bits.as_dict
-    if not isinstance(module, QuantizedModule) or module.search is None:
-        return given
-    found = module.search.chosen.candidate.common
-    return {**given, "op_inputs": found.inputs, "op_weights": found.weights}
 
 
 def _some(rows: np.ndarray) -> np.ndarray:

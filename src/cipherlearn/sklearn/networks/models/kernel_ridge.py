@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy import sparse
 from sklearn import kernel_ridge
 
 from cipherlearn.sklearn import _kinds as kinds
+from cipherlearn.sklearn._wrapping import dense
 from cipherlearn.sklearn.linear.affine import Affine
 from cipherlearn.sklearn.networks._estimator import KernelMachine
 from cipherlearn.sklearn.networks.kernels import Kernel, kernel_machine
@@ -27,8 +27,7 @@ class KernelRidge(kinds.Regressor, KernelMachine, wraps=kernel_ridge.KernelRidge
     @classmethod
     def read(cls, model: Any, center: np.ndarray) -> Affine | Network:
         """The sum of kernels with all rows of training."""
-        points = model.X_fit_
-        points = points.toarray() if sparse.issparse(points) else np.asarray(points)
+        points = dense(model.X_fit_)
         gamma = 1.0 / points.shape[1] if model.gamma is None else model.gamma
         kernel = Kernel.of(model.kernel, gamma, model.degree, model.coef0)
         coefficients = model.dual_coef_.reshape(len(points), -1)

@@ -33,10 +33,10 @@ class _Perceptron(NetworkEstimator):
         pairs = list(zip(*arrays, strict=True))
         function = FUNCTIONS[model.activation]
         if not function or len(pairs) == 1:
-            whole = Affine(*pairs[0])
-            for pair in pairs[1:]:
-                whole = Affine(*pair).after(whole)
-            return whole
+            product, total = pairs[0]
+            for weights, constant in pairs[1:]:
+                product, total = product @ weights, total @ weights + constant
+            return Affine(product, total)
         hidden = tuple(Layer(weights, constant, function) for weights, constant in pairs[:-1])
         return Network((*hidden, Layer(*pairs[-1])))
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from typing import Any
 
 import numpy as np
-from scipy import sparse
 from sklearn import svm
 
 from cipherlearn.sklearn import _kinds as kinds
+from cipherlearn.sklearn._agreement import Agreement
+from cipherlearn.sklearn._wrapping import dense
 from cipherlearn.sklearn.linear.affine import Affine
 from cipherlearn.sklearn.links import Identity, Link
 from cipherlearn.sklearn.networks._estimator import KernelMachine
@@ -29,14 +29,14 @@ class _Machine(KernelMachine):
     def read(cls, model: Any, center: np.ndarray) -> Affine | Network:
         """The decision function, before votes are counted."""
         kernel = Kernel.of(model.kernel, model._gamma, model.degree, model.coef0)  # noqa: SLF001
-        vectors = _dense(model.support_vectors_)
+        vectors = dense(model.support_vectors_)
         coefficients = cls._coefficients(model)
         return kernel_machine(kernel, vectors, coefficients, model.intercept_, center)
 
     @classmethod
     def _coefficients(cls, model: Any) -> np.ndarray:
         """Of shape (support vectors, outputs)."""
-        return _dense(model.dual_coef_).T
+        return dense(model.dual_coef_).T
 
 
 class SVR(kinds.Regressor, _Machine, wraps=svm.SVR):
@@ -53,13 +53,12 @@ class OneClassSVM(kinds.OutlierDetector, _Machine, wraps=svm.OneClassSVM):
     def _predictions(self, scores: np.ndarray) -> np.ndarray:
         return np.where(scores[:, 0] > 0, 1, -1)
 
-    def _agreement(self, rows: np.ndarray) -> float:
+    def _agreement(self, scores: np.ndarray, rows: np.ndarray) -> Agreement:
         # Support vectors lie on the border, as near as training comes: these are on no side.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # rows without the names that training had
-            scores = self._library_scores(self.sklearn_model, rows)
-        inside = np.abs(scores) > self.sklearn_model.tol
-        return super()._agreement(rows[inside] if inside.any() else rows)
+        model = self.sklearn_model
+        inside = np.abs(self._library_scores(model, rows)) > model.tol
+        kept = inside if inside.any() else slice(None)
+        return super()._agreement(scores[kept], rows[kept])
 
 
 class _Classifier(kinds.Classifier, kinds.Deciding, _Machine):
@@ -67,7 +66,7 @@ class _Classifier(kinds.Classifier, kinds.Deciding, _Machine):
 
     @classmethod
     def _coefficients(cls, model: Any) -> np.ndarray:
-        dual = _dense(model.dual_coef_)
+        dual = dense(model.dual_coef_)
         return dual.T if len(model.classes_) == 2 else pair_coefficients(dual, model.n_support_)
 
     @classmethod
@@ -114,6 +113,10 @@ class _Classifier(kinds.Classifier, kinds.Deciding, _Machine):
             places = votes.most(scores)
         return np.asarray(self.classes_[places])
 
+    def _agreement(self, scores: np.ndarray, rows: np.ndarray) -> Agreement:
+        # Scores of pairs do not say which class is as probable as another.
+        return super(kinds.Classifier, self)._agreement(scores, rows)
+
     def _labels(self, scores: np.ndarray) -> Any:
         # Votes are not the largest score: all of them count.
         return (scores >= 0).astype(np.int64)[:, 0] if scores.shape[1] == 1 else scores
@@ -125,7 +128,3 @@ class SVC(_Classifier, wraps=svm.SVC):
 
 class NuSVC(_Classifier, wraps=svm.NuSVC):
     """A support vector machine with a share of support vectors: see `NetworkEstimator`."""
-
-
-def _dense(values: Any) -> np.ndarray:
-    return values.toarray() if sparse.issparse(values) else np.asarray(values)
