@@ -345,6 +345,7 @@ def test_fit_benchmark_trains_the_float_model_beside(estimator: Any) -> None:
         assert (found == wanted).mean() > 0.75
 
 
+@FEW_ROWS
 def test_import_of_a_fitted_model(estimator: Any) -> None:
     X, *arguments = numbers_for(estimator)
     _, theirs = estimator.fit_benchmark(X, *arguments)

@@ -127,3 +127,17 @@ def test_a_wrong_reading_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("SVC", "MLPRegressor"):
         with pytest.raises(ModelError, match=f"the {name} is not understood: .* differ by 0.1"):
             quick(name).fit(X, Y)
+
+
+@pytest.mark.parametrize("most", [0, -3, 2.5, True, "few"])
+def test_a_wrong_number_of_points(most: Any) -> None:
+    with pytest.raises(InvalidParameterError, match="max_points must be a whole number above 0"):
+        estimators.SVR(max_points=most).fit(X, Y)
+
+
+@pytest.mark.filterwarnings("ignore::cipherlearn.errors.AgreementWarning")
+def test_no_more_points_than_asked_for() -> None:
+    found = [estimators.SVR(max_points=most).fit(X, Y) for most in (5, None)]
+    few, enough = (count_lookups(model.circuit).total for model in found)
+    assert few == 5 < enough < len(found[1].support_)
+    assert found[0].agreement_ < found[1].agreement_

@@ -52,3 +52,23 @@ def test_constant_kernels() -> None:
     same = np.repeat(ROWS[:1], 2, axis=0)
     found = steadied(network, same, Precision(5, 5))
     np.testing.assert_allclose(found(same), network(same))
+
+
+def test_few_points_are_enough() -> None:
+    network = machine(Kernel("rbf", 0.1), 0.1)
+    precision = Precision(5, 5)
+    steady = steadied(network, ROWS, precision)
+    n_points = len(steady.layers[1].weights)
+    assert n_points < 0.75 * len(ROWS)
+    assert r2(steady(ROWS), network(ROWS)) > 0.98
+    fewest = [steadied(network, ROWS, precision, most) for most in (3, 10, 1000)]
+    assert [len(each.layers[1].weights) for each in fewest] == [3, 10, n_points]
+    assert r2(fewest[0](ROWS), network(ROWS)) < r2(fewest[1](ROWS), network(ROWS))
+
+
+def test_points_that_are_kept_are_points_of_the_machine() -> None:
+    network = machine(Kernel("poly", 0.3, 2.0, 1.0), 0.1)
+    kept = steadied(network, ROWS, Precision(5, 5), 20).layers[0]
+    columns = {tuple(column) for column in network.layers[0].weights.T}
+    assert {tuple(column) for column in kept.weights.T} <= columns
+    assert kept.function == "Pow"

@@ -11,6 +11,7 @@ import numpy as np
 
 from cipherlearn.circuit import count_lookups
 from cipherlearn.engines import Program
+from cipherlearn.errors import InvalidParameterError
 from cipherlearn.quantization.circuit_model import CircuitModel
 from cipherlearn.quantization.n_bits import (
     ROUNDING_RANGE,
@@ -198,12 +199,41 @@ class NetworkEstimator(WrappingEstimator):
 
 
 class KernelMachine(NetworkEstimator):
-    """A sum of kernels with points: one look-up each."""
+    """A sum of kernels with points: one look-up each.
 
-    _fewer_lookups = "Fewer rows of training, or a model with fewer support vectors, need fewer"
+    Points are those that training found, or some of them: as few as hardly add to the error that
+    look-ups have anyway. Their coefficients are fitted anew, so that they bear this error.
+
+    Parameters
+    ----------
+    max_points : int, optional
+        Points at most, for a lower cost.
+
+    The others are those of `NetworkEstimator`.
+    """
+
+    own_parameters: ClassVar[Mapping[str, Any]] = {
+        **NetworkEstimator.own_parameters,
+        "max_points": None,
+    }
+
+    _fewer_lookups = "A smaller max_points needs fewer"
+
+    max_points: Any
+
+    def _options(self) -> NetworkBits:
+        most = self.max_points
+        if most is not None and (
+            isinstance(most, bool) or not isinstance(most, (int, np.integer)) or most < 1
+        ):
+            raise InvalidParameterError(
+                "max_points must be a whole number above 0, or None for as many points as are "
+                f"needed, not {most!r}"
+            )
+        return super()._options()
 
     def _prepared(self, network: Network, rows: np.ndarray, options: NetworkBits) -> Network:
-        return steadied(network, rows, options.precision)
+        return steadied(network, rows, options.precision, self.max_points)
 
 
 def _some(rows: np.ndarray) -> np.ndarray:
