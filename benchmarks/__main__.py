@@ -11,7 +11,15 @@ from benchmarks.report import print_figures
 from cipherlearn.errors import OverflowWarning
 
 #: Modules of this package with a function ``run`` that gives figures.
-BENCHMARKS = ("foundation", "operators", "accuracy", "mnist_cnn", "trees", "linear")
+BENCHMARKS = (
+    "foundation",
+    "operators",
+    "accuracy",
+    "mnist_cnn",
+    "trees",
+    "linear",
+    "sklearn_networks",
+)
 
 
 def main() -> int:

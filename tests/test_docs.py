@@ -17,6 +17,7 @@ PAGES = [
     "docs/trees.md",
     "docs/linear.md",
     "docs/pipelines.md",
+    "docs/networks.md",
 ]
 
 
