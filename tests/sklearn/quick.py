@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from sklearn.base import is_classifier, is_outlier_detector, is_regressor
 from sklearn.datasets import make_classification, make_regression
+from sklearn.gaussian_process.kernels import RBF
 from sklearn.utils import get_tags
 
 from cipherlearn import sklearn as estimators
@@ -62,6 +63,7 @@ QUICK_NETWORKS: dict[tuple[str, ...], Any] = {
     ("random_state",): 0,
 }
 SINGLE: dict[str, dict[str, Any]] = {
+    "GaussianProcessRegressor": {"alpha": 0.1, "kernel": 1.0 * RBF(2.0), "optimizer": None},
     "KernelRidge": {"kernel": "rbf"},
     "NuSVR": {"C": 100.0},
     "SVR": {"C": 100.0},
