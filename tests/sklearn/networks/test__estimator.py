@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -115,7 +116,11 @@ def test_rows_that_networks_are_quantized_on() -> None:
     model = estimators.MLPRegressor(hidden_layer_sizes=(2,), random_state=0)
     rows = np.random.default_rng(0).normal(size=(3 * CALIBRATION_ROWS, 2))
     model.fit(rows, rows[:, 0])
+    assert model._seen is not None
     assert len(model._seen) == CALIBRATION_ROWS
+    assert copy.deepcopy(model)._seen is None
+    copy.deepcopy(model).partial_fit(rows[:50], rows[:50, 0])
+    assert estimators.SVR().fit(X, Y)._seen is None
     again = estimators.MLPRegressor(hidden_layer_sizes=(2,), random_state=0, n_bits=8)
     again.fit(np.repeat(rows[:20], 3, axis=0), np.repeat(rows[:20, 0], 3))
     assert len(again._seen) == 20

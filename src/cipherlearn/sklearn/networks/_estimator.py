@@ -129,7 +129,8 @@ class NetworkEstimator(WrappingEstimator):
 
     rounding_threshold_bits: Any
 
-    _seen: np.ndarray
+    #: What networks were quantized on so far, where training may go on.
+    _seen: np.ndarray | None
 
     @classmethod
     @abstractmethod
@@ -149,7 +150,10 @@ class NetworkEstimator(WrappingEstimator):
     def _quantized(
         self, model: Any, rows: np.ndarray, options: NetworkBits, before: CircuitModel | None
     ) -> CircuitModel:
-        self._seen = rows = _some(rows if before is None else np.concatenate([self._seen, rows]))
+        if before is not None and self._seen is not None:
+            rows = np.concatenate([self._seen, rows])
+        rows = _some(rows)
+        self._seen = rows if hasattr(self, "partial_fit") else None
         function = self.read(model, rows.mean(axis=0))
         probes = rows[:: -(-len(rows) // _PROBES)]
         what = (
@@ -168,6 +172,10 @@ class NetworkEstimator(WrappingEstimator):
             found = module.search.chosen.candidate.common
             self.n_bits_ |= {"op_inputs": found.inputs, "op_weights": found.weights}
         return module
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Rows of training are nobody's business who is given a model.
+        return {**super().__getstate__(), **({"_seen": None} if self.is_fitted else {})}
 
     def _prepared(self, network: Network, rows: np.ndarray, options: NetworkBits) -> Network:
         """The network that is quantized for one that was read."""
