@@ -18,6 +18,7 @@ BENCHMARKS = (
     "mnist_cnn",
     "trees",
     "linear",
+    "neighbors",
     "sklearn_networks",
 )
 

@@ -16,6 +16,7 @@ PAGES = [
     "docs/debugging.md",
     "docs/trees.md",
     "docs/linear.md",
+    "docs/neighbors.md",
     "docs/pipelines.md",
     "docs/networks.md",
 ]

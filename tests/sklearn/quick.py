@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sklearn.base import is_classifier, is_outlier_detector, is_regressor
+from sklearn.base import is_classifier, is_clusterer, is_outlier_detector, is_regressor
 from sklearn.datasets import make_classification, make_regression
 from sklearn.gaussian_process.kernels import RBF
 from sklearn.utils import get_tags
@@ -16,11 +16,13 @@ from cipherlearn import sklearn as estimators
 from cipherlearn.errors import MissingDependencyError
 from cipherlearn.sklearn._catalog import estimator_names, libraries
 
-#: Estimators by their family.
-TREES, LINEAR, NETWORKS = (
-    [name for of in libraries() if f".{family}." in of.module for name in of.estimators]
-    for family in ("trees", "linear", "networks")
-)
+
+def _family(name: str) -> list[str]:
+    return [n for of in libraries() if f".{name}." in of.module for n in of.estimators]
+
+
+#: Estimators by family.
+LINEAR, NEIGHBORS, NETWORKS, TREES = map(_family, ("linear", "neighbors", "networks", "trees"))
 
 #: Data of some estimators.
 KINDS = {
@@ -53,6 +55,11 @@ QUICK_LINEAR: dict[tuple[str, ...], Any] = {
     ("random_state",): 0,
     ("cv",): 3,
 }
+QUICK_NEIGHBORS: dict[tuple[str, ...], Any] = {
+    ("n_bits",): 6,
+    ("n_clusters",): 3,
+    ("random_state",): 0,
+}
 
 #: The same of networks. Approximate rounding would not be simulated as it is evaluated.
 QUICK_NETWORKS: dict[tuple[str, ...], Any] = {
@@ -79,6 +86,8 @@ SINGLE: dict[str, dict[str, Any]] = {
     "IsotonicRegression": {"out_of_bounds": "clip"},
     "QuadraticDiscriminantAnalysis": {"reg_param": 0.01},
     "QuantileRegressor": {"alpha": 0.01},
+    "RadiusNeighborsClassifier": {"radius": 1.5, "outlier_label": "most_frequent"},
+    "RadiusNeighborsRegressor": {"radius": 2.0},
     "TheilSenRegressor": {"max_subpopulation": 100},
 }
 
@@ -90,7 +99,13 @@ def made(name: str) -> Any:
     except MissingDependencyError as error:
         return error
     known = estimator.get_params()
-    settings = QUICK if name in TREES else QUICK_LINEAR if name in LINEAR else QUICK_NETWORKS
+    families = (
+        (TREES, QUICK),
+        (LINEAR, QUICK_LINEAR),
+        (NEIGHBORS, QUICK_NEIGHBORS),
+        (NETWORKS, QUICK_NETWORKS),
+    )
+    settings = next((settings for names, settings in families if name in names), {})
     found = {next((n for n in names if n in known), ""): v for names, v in settings.items()}
     found.pop("", None)
     return estimator.set_params(**{**found, **SINGLE.get(name, {})})
@@ -144,7 +159,10 @@ def data_for(estimator: Any) -> tuple[np.ndarray, Any]:
         single = get_tags(estimator).target_tags.single_output
         kind = "regressor" if single else "tasks"
     X, y = rows_and_targets(KINDS.get(type(estimator).__name__, kind))
-    return X, None if is_outlier_detector(estimator) or is_only_transformer(estimator) else y
+    learns = not any(
+        is_so(estimator) for is_so in (is_outlier_detector, is_clusterer, is_only_transformer)
+    )
+    return X, y if learns else None
 
 
 def is_only_transformer(estimator: Any) -> bool:
@@ -164,7 +182,8 @@ def outputs(estimator: Any, X: Any, **options: Any) -> np.ndarray:
     for method in ("predict_proba", "score_samples", "decision_function"):
         if hasattr(estimator, method):
             return getattr(estimator, method)(X, **options)
-    return predictions(estimator, X, **options)
+    found = predictions(estimator, X, **options)
+    return np.searchsorted(estimator.classes_, found) if found.dtype.kind in "UO" else found
 
 
 def predictions(estimator: Any, X: Any, **options: Any) -> np.ndarray:

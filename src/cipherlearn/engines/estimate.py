@@ -12,6 +12,7 @@ import numpy as np
 from cipherlearn.circuit import Circuit, count_lookups
 from cipherlearn.circuit.ir import Input
 from cipherlearn.engines.base import Program
+from cipherlearn.errors import CostWarning, warn
 
 #: Complexity that one core works off per second, for every transform of `_transforms_per_second`.
 #: Measured once with Concrete 2.11 on look-ups of 4 to 6 bits, two cores busy: 6.0e9 a core and
@@ -26,6 +27,9 @@ COMPLEXITY_PER_BYTE = 1.0e2
 #: Memory that a running program takes, in multiples of the evaluation keys: as they are stored, and
 #: as they are used. Measured between 2.07 (1.3 GB of keys) and 2.12 (0.6 GB).
 MEMORY_PER_KEY_BYTE = 2.1
+
+#: Look-ups from which on users are warned of the cost.
+MANY_LOOKUPS = 5_000
 
 _TRANSFORM_SIZE = 2048
 
@@ -125,6 +129,28 @@ def _of_inputs(circuit: Circuit, program: Program) -> float:
     results = sum(node.size for node in circuit.output_nodes if node.encrypted)
     # Inputs are small as they are sent; expanded, they have the size of results.
     return COMPLEXITY_PER_BYTE * elements * program.size_of_outputs / max(1, results)
+
+
+def warn_of_cost(what: str, lookups: int, complexity: float, advice: str) -> None:
+    """Give a `CostWarning` for so many look-ups that a prediction takes very long.
+
+    Parameters
+    ----------
+    what : str
+        What needs them, in the plural.
+    lookups : int
+        For each row.
+    complexity : float
+        No less than that.
+    advice : str
+        What needs fewer.
+    """
+    if lookups > MANY_LOOKUPS:
+        warn(
+            f"{what} need {lookups} table look-ups for each row, at least "
+            f"{complexity / machine_speed():.2g} s on this machine. {advice}",
+            CostWarning,
+        )
 
 
 def machine_speed() -> float:

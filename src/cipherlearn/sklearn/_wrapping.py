@@ -50,6 +50,9 @@ class WrappingEstimator(EncryptedEstimator):
     #: Whether it answers values, and no labels.
     answers_values: ClassVar[bool] = False
 
+    #: What users can try for better agreement.
+    ways_to_agree: ClassVar[tuple[str, ...]] = ("more n_bits",)
+
     n_bits: Any
 
     def __init_subclass__(cls, *, wraps: type | None = None, **options: Any) -> None:
@@ -79,11 +82,6 @@ class WrappingEstimator(EncryptedEstimator):
         before : CircuitModel or None
             The module of earlier rows, if training goes on.
         """
-
-    @classmethod
-    @abstractmethod
-    def _library_scores(cls, model: Any, rows: np.ndarray) -> np.ndarray:
-        """What a float model gives for rows, before any link."""
 
     @abstractmethod
     def _predictions(self, scores: np.ndarray) -> np.ndarray:
@@ -159,7 +157,7 @@ class WrappingEstimator(EncryptedEstimator):
 
     def tell_agreement(self) -> None:
         """Give an `AgreementWarning` if answers are not those of the float model."""
-        tell(self, self._agreed, ["more n_bits"])
+        tell(self, self._agreed, self.ways_to_agree)
 
     def _adopt_after(self, steps: Sequence[Any], X: Any) -> Self:
         """Take over the same float model anew, together with fitted transformers before it.

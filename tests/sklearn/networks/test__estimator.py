@@ -11,9 +11,9 @@ from sklearn.datasets import load_iris
 
 from cipherlearn import sklearn as estimators
 from cipherlearn.circuit import count_lookups
+from cipherlearn.engines import estimate
 from cipherlearn.errors import CostWarning, InvalidParameterError, ModelError, UnknownKeyError
 from cipherlearn.quantization import QuantizedModule
-from cipherlearn.sklearn import _cost
 from cipherlearn.sklearn.networks._estimator import CALIBRATION_ROWS, NetworkBits
 from cipherlearn.sklearn.networks.network import Network
 from tests.sklearn.quick import quick
@@ -95,8 +95,8 @@ def test_many_lookups_are_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
     model = estimators.MLPClassifier((6,), random_state=0).fit(X, Y)
     assert count_lookups(model.circuit).total == 6
     model.compile(engine="clear")
-    monkeypatch.setattr(_cost, "MANY_LOOKUPS", 5)
-    with pytest.warns(CostWarning, match="MLPClassifier needs 6 table look-ups.*hidden_layer"):
+    monkeypatch.setattr(estimate, "MANY_LOOKUPS", 5)
+    with pytest.warns(CostWarning, match=r"the neurons need 6 table look-ups .*hidden_layer_sizes"):
         model.compile(engine="clear")
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cipherlearn.circuit import Circuit, count_lookups
-from cipherlearn.engines import CompileOptions, Program, get_engine
+from cipherlearn.engines import CompileOptions, Program, estimate, get_engine
 from cipherlearn.errors import (
     CompilationError,
     CostWarning,
@@ -16,7 +16,6 @@ from cipherlearn.errors import (
     NoParametersError,
     SelfCheckError,
 )
-from cipherlearn.sklearn import _cost
 from cipherlearn.sklearn.encoding import FeatureCode, OrdinalCode
 from cipherlearn.sklearn.links import Softmax
 from cipherlearn.sklearn.trees import module as trees_module
@@ -61,7 +60,7 @@ def test_many_rows_are_evaluated_piece_by_piece(monkeypatch: pytest.MonkeyPatch)
 
 def test_many_lookups_are_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
     ensemble, codes, _ = case()
-    monkeypatch.setattr(_cost, "MANY_LOOKUPS", 3)
+    monkeypatch.setattr(estimate, "MANY_LOOKUPS", 3)
     with pytest.warns(CostWarning, match=r"need \d+ table look-ups .* s on this .*max_depth"):
         TreeModule(QuantizedTrees.of(ensemble, codes, 4)).compile(engine="clear")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, ClassVar
@@ -65,6 +66,11 @@ class LinearEstimator(WrappingEstimator):
         """
         del model, bits
         return Plain.around(rows)
+
+    @classmethod
+    @abstractmethod
+    def _library_scores(cls, model: Any, rows: np.ndarray) -> np.ndarray:
+        """What a float model gives for rows, before any link."""
 
     @property
     def affine_(self) -> Affine:

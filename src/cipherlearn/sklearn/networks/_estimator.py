@@ -11,6 +11,7 @@ import numpy as np
 
 from cipherlearn.circuit import count_lookups
 from cipherlearn.engines import Program
+from cipherlearn.engines.estimate import warn_of_cost
 from cipherlearn.errors import InvalidParameterError
 from cipherlearn.quantization.circuit_model import CircuitModel
 from cipherlearn.quantization.n_bits import (
@@ -19,7 +20,6 @@ from cipherlearn.quantization.n_bits import (
     get_n_bits_dict,
     process_rounding_threshold_bits,
 )
-from cipherlearn.sklearn._cost import LEAST_COMPLEXITY, warn_of_cost
 from cipherlearn.sklearn._reading import check_reading
 from cipherlearn.sklearn._wrapping import WrappingEstimator
 from cipherlearn.sklearn.linear.affine import Affine
@@ -124,8 +124,9 @@ class NetworkEstimator(WrappingEstimator):
 
     own_parameters: ClassVar[Mapping[str, Any]] = {"n_bits": 5, "rounding_threshold_bits": None}
 
-    #: What makes look-ups fewer.
-    _fewer_lookups: ClassVar[str] = "Fewer neurons (hidden_layer_sizes) need fewer"
+    #: What look-ups are for, and what makes them fewer.
+    _looked_up: ClassVar[str] = "the neurons"
+    _fewer_lookups: ClassVar[str] = "Smaller hidden layers (hidden_layer_sizes) need fewer"
 
     rounding_threshold_bits: Any
 
@@ -199,11 +200,10 @@ class NetworkEstimator(WrappingEstimator):
         CostWarning
             If there are so many look-ups that a prediction takes very long.
         """
-        self.check_model_is_fitted()
-        lookups = count_lookups(self.module_.circuit)
-        least = sum(LEAST_COMPLEXITY.get(w, 0.0) * n for w, n in lookups.by_width.items())
-        warn_of_cost(f"the {type(self).__name__} needs", lookups.total, least, self._fewer_lookups)
-        return super().compile(X, **options)
+        program = super().compile(X, **options)
+        lookups = count_lookups(self.module_.circuit).total
+        warn_of_cost(self._looked_up, lookups, program.complexity, self._fewer_lookups)
+        return program
 
 
 class KernelMachine(NetworkEstimator):
@@ -225,6 +225,7 @@ class KernelMachine(NetworkEstimator):
         "max_points": None,
     }
 
+    _looked_up = "the points of the kernels"
     _fewer_lookups = "A smaller max_points needs fewer"
 
     max_points: Any

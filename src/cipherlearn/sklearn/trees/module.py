@@ -12,6 +12,7 @@ import numpy as np
 from cipherlearn.circuit import Circuit
 from cipherlearn.engines import CompileOptions, Engine, Program
 from cipherlearn.engines.base import DEFAULT_P_ERROR
+from cipherlearn.engines.estimate import warn_of_cost
 from cipherlearn.engines.execution import FheMode
 from cipherlearn.errors import (
     CompilationError,
@@ -28,7 +29,6 @@ from cipherlearn.quantization.quantizers import (
     UniformQuantizer,
     quantizer_of_results,
 )
-from cipherlearn.sklearn._cost import LEAST_COMPLEXITY, warn_of_cost
 from cipherlearn.sklearn.trees.cover import Cover, Covers, cover_ensemble
 from cipherlearn.sklearn.trees.program import (
     LOOKED_UP,
@@ -50,11 +50,19 @@ CHUNK_ROWS = 8192
 #: much the least complexity of their look-ups may exceed that of the best width.
 SAMPLED, WORTH_TRYING = 4, 2.0
 
-#: What makes look-ups of trees fewer.
-FEWER_LOOKUPS = (
-    "Shallower trees (max_depth), larger leaves (min_samples_leaf), fewer trees (n_estimators) and "
-    "fewer bits in the leaves (n_bits: 'op_leaves') need fewer"
-)
+#: The engine's complexity of one look-up by its width, where nothing else asks for precision
+#: (Concrete 2.11, p_error 2^-40): no circuit is cheaper than the sum of these.
+LEAST_COMPLEXITY = {
+    2: 4.1e7,
+    3: 6.7e7,
+    4: 9.7e7,
+    5: 2.2e8,
+    6: 5.2e8,
+    7: 1.2e9,
+    8: 2.6e9,
+    9: 6.1e9,
+    10: 1.3e10,
+}
 
 _BIT = UniformQuantizer(
     QuantizationOptions(1),
@@ -141,8 +149,7 @@ class TreeModule(CircuitModel):
         covers = {width: found.of_width(width) for width in widths}
         bounds = {width: _least_complexity(cover, width) for width, cover in covers.items()}
         cheapest = sorted(covers, key=bounds.__getitem__)
-        fewest = covers[cheapest[0]].n_lookups
-        warn_of_cost("the trees need", fewest, bounds[cheapest[0]], FEWER_LOOKUPS)
+        _warn_of_cost(covers[cheapest[0]], bounds[cheapest[0]])
         # More errors are cheaper than what the bounds were measured at.
         are_bounds = options.p_error is not None and options.p_error <= DEFAULT_P_ERROR
         tried: list[tuple[Program, Cover]] = []
@@ -279,3 +286,13 @@ def _plane(bits: np.ndarray, places: np.ndarray) -> np.ndarray:
 def _least_complexity(cover: Cover, width: int) -> float:
     """No circuit of a cover with tables of that width is cheaper."""
     return cover.n_lookups * LEAST_COMPLEXITY[width]
+
+
+def _warn_of_cost(cover: Cover, least: float) -> None:
+    warn_of_cost(
+        "the trees",
+        cover.n_lookups,
+        least,
+        "Shallower trees (max_depth), larger leaves (min_samples_leaf), fewer trees (n_estimators) "
+        "and fewer bits in the leaves (n_bits: 'op_leaves') need fewer",
+    )

@@ -1,0 +1,1 @@
+"""Nearest neighbours and nearest centers: distances are sums over encrypted features."""
