@@ -11,7 +11,16 @@ from benchmarks.report import print_figures
 from cipherlearn.errors import OverflowWarning
 
 #: Modules of this package with a function ``run`` that gives figures.
-BENCHMARKS = ("foundation", "operators", "accuracy", "mnist_cnn", "trees", "linear", "neighbors")
+BENCHMARKS = (
+    "foundation",
+    "operators",
+    "accuracy",
+    "mnist_cnn",
+    "trees",
+    "linear",
+    "neighbors",
+    "sklearn_networks",
+)
 
 
 def main() -> int:

@@ -18,6 +18,7 @@ PAGES = [
     "docs/linear.md",
     "docs/neighbors.md",
     "docs/pipelines.md",
+    "docs/networks.md",
 ]
 
 

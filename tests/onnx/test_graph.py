@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 
 import numpy as np
 import onnx
@@ -156,3 +157,12 @@ def test_the_operator_set_of_a_model() -> None:
     assert get_onnx_opset_version(model) == 15
     with pytest.raises(InvalidTypeError, match="not str"):
         get_onnx_opset_version("model.onnx")  # type: ignore[arg-type]
+
+
+def test_stored_graphs_are_the_same() -> None:
+    graph = Graph.from_model(perceptron())
+    again = pickle.loads(pickle.dumps(graph))  # noqa: S301
+    assert [str(node) for node in again.nodes] == [str(node) for node in graph.nodes]
+    assert [dict(node.attributes) for node in again.nodes] == [n.attributes for n in graph.nodes]
+    assert again.constants.keys() == graph.constants.keys()
+    assert again.input_names == graph.input_names

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -96,3 +98,12 @@ def test_split_says_how_many_parts_there_are_in_all_operator_sets(opset: int) ->
     assert [part.shape for part in sized] == [(1, 5), (1, 1)]
     with pytest.raises(InvalidParameterError, match="'num_outputs'"):
         split.numpy(x, axis=1, opset=opset)
+
+
+def test_stored_signatures_are_the_same() -> None:
+    for name in ("Gemm", "Cast", "Concat"):
+        signature = ops.get(name).signature()
+        again = pickle.loads(pickle.dumps(signature))  # noqa: S301
+        assert again.defaults == signature.defaults
+        marks = [value.default is REQUIRED for value in signature.attributes.values()]
+        assert [value.default is REQUIRED for value in again.attributes.values()] == marks

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from sklearn.base import is_classifier, is_clusterer, is_outlier_detector, is_regressor
 from sklearn.datasets import make_classification, make_regression
+from sklearn.gaussian_process.kernels import RBF
 from sklearn.utils import get_tags
 
 from cipherlearn import sklearn as estimators
@@ -21,7 +22,7 @@ def _family(name: str) -> list[str]:
 
 
 #: Estimators by family.
-LINEAR, NEIGHBORS, TREES = _family("linear"), _family("neighbors"), _family("trees")
+LINEAR, NEIGHBORS, NETWORKS, TREES = map(_family, ("linear", "neighbors", "networks", "trees"))
 
 #: Data of some estimators.
 KINDS = {
@@ -59,7 +60,20 @@ QUICK_NEIGHBORS: dict[tuple[str, ...], Any] = {
     ("n_clusters",): 3,
     ("random_state",): 0,
 }
+
+#: The same of networks. Approximate rounding would not be simulated as it is evaluated.
+QUICK_NETWORKS: dict[tuple[str, ...], Any] = {
+    ("n_bits",): 8,
+    ("rounding_threshold_bits",): {"n_bits": 8, "method": "exact"},
+    ("hidden_layer_sizes",): (8,),
+    ("learning_rate_init",): 0.05,
+    ("random_state",): 0,
+}
 SINGLE: dict[str, dict[str, Any]] = {
+    "GaussianProcessRegressor": {"alpha": 0.1, "kernel": 1.0 * RBF(2.0), "optimizer": None},
+    "KernelRidge": {"kernel": "rbf"},
+    "NuSVR": {"C": 100.0},
+    "SVR": {"C": 100.0},
     "LogisticRegressionCV": {
         "Cs": 3,
         "l1_ratios": (0.0,),
@@ -85,7 +99,12 @@ def made(name: str) -> Any:
     except MissingDependencyError as error:
         return error
     known = estimator.get_params()
-    families = ((TREES, QUICK), (LINEAR, QUICK_LINEAR), (NEIGHBORS, QUICK_NEIGHBORS))
+    families = (
+        (TREES, QUICK),
+        (LINEAR, QUICK_LINEAR),
+        (NEIGHBORS, QUICK_NEIGHBORS),
+        (NETWORKS, QUICK_NETWORKS),
+    )
     settings = next((settings for names, settings in families if name in names), {})
     found = {next((n for n in names if n in known), ""): v for names, v in settings.items()}
     found.pop("", None)

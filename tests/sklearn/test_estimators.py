@@ -47,6 +47,11 @@ def name(request: pytest.FixtureRequest) -> Iterator[str]:
     return request.param
 
 
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*Maximum iterations.*:sklearn.exceptions.ConvergenceWarning"
+)
+
+
 @pytest.fixture(params=TREES)
 def tree(request: pytest.FixtureRequest) -> Any:
     return quick(request.param)

@@ -71,6 +71,9 @@ class Node:
     def __str__(self) -> str:
         return f"{self.name!r} ({self.op})"
 
+    def __getstate__(self) -> dict[str, Any]:
+        return _storable(self)
+
 
 @dataclass(frozen=True, eq=False)
 class Graph:
@@ -134,6 +137,9 @@ class Graph:
             opset=get_onnx_opset_version(model),
             dtypes=MappingProxyType(_dtypes(model, constants)),
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return _storable(self)
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -274,6 +280,12 @@ def _nodes(nodes: Iterable[onnx.NodeProto]) -> tuple[Node, ...]:
         inputs, outputs = tuple(node.input), tuple(node.output)
         result.append(Node(op, name, inputs, outputs, MappingProxyType(attributes)))
     return tuple(result)
+
+
+def _storable(item: Any) -> dict[str, Any]:
+    """Fields without read-only views of dictionaries, which cannot be stored."""
+    views = {k: dict(v) for k, v in vars(item).items() if isinstance(v, MappingProxyType)}
+    return {**vars(item), **views}
 
 
 def _constant(tensor: onnx.TensorProto) -> Array:

@@ -40,6 +40,9 @@ class _Required:
     def __repr__(self) -> str:
         return "REQUIRED"
 
+    def __reduce__(self) -> str:
+        return "REQUIRED"  # copies are this one
+
 
 REQUIRED: Final = _Required()
 """Default of an attribute that must be given."""
@@ -116,6 +119,10 @@ class Signature:
     n_outputs: int = 1
     since_version: int = 0
     added: frozenset[str] = frozenset()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A read-only view of a dictionary cannot be stored.
+        return {**vars(self), "attributes": dict(self.attributes)}
 
     @property
     def declared(self) -> frozenset[str]:

@@ -319,9 +319,9 @@ def encoded(head: Graph, values: tuple[Any, ...]) -> tuple[Any, ...]:
     checked = check_real_arrays([i.name for i, _ in given], [v for _, v in given], whole)
     arrays = iter(checked)
     results = run_head(head, tuple(None if value is None else next(arrays) for _, value in pairs))
-    kept = set(head.input_names)
+    one_hot = {name for node in head.nodes if ops.get(node.op).encoding for name in node.outputs}
     for info, result in zip(head.outputs, results, strict=True):
-        if result is not None and info.name not in kept and not _is_one_hot(result):
+        if result is not None and info.name in one_hot and not _is_one_hot(result):
             raise InvalidParameterError(
                 f"an input of the model ({names}) holds integers outside of its table of "
                 f"{result.shape[-1]} entries"

@@ -19,7 +19,7 @@ from cipherlearn.errors import InvalidTypeError, MissingDependencyError
 from cipherlearn.sklearn._reading import refuse_composed
 
 #: Packages beside this file whose files define estimators.
-FOLDERS = ("linear.models", "neighbors.models", "trees.libraries")
+FOLDERS = ("linear.models", "neighbors.models", "networks.models", "trees.libraries")
 
 
 @dataclass(frozen=True)

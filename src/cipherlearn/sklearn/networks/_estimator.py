@@ -1,0 +1,255 @@
+"""What all estimators that are networks share: reading, quantizing for look-ups, the cost."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from cipherlearn.circuit import count_lookups
+from cipherlearn.engines import Program
+from cipherlearn.engines.estimate import warn_of_cost
+from cipherlearn.errors import InvalidParameterError
+from cipherlearn.quantization.circuit_model import CircuitModel
+from cipherlearn.quantization.n_bits import (
+    ROUNDING_RANGE,
+    Rounding,
+    get_n_bits_dict,
+    process_rounding_threshold_bits,
+)
+from cipherlearn.sklearn._reading import check_reading
+from cipherlearn.sklearn._wrapping import WrappingEstimator
+from cipherlearn.sklearn.linear.affine import Affine
+from cipherlearn.sklearn.linear.module import Box, LinearBits, LinearModule
+from cipherlearn.sklearn.networks.network import Network
+from cipherlearn.sklearn.networks.steady import Precision, steadied
+
+#: Most rows that networks are quantized on, and that a reading is checked on.
+CALIBRATION_ROWS, _PROBES = 2000, 16
+
+#: Bits of inputs, which meet no look-up before they are summed; and of what has no look-up at all.
+FREE_BITS = 8
+
+AUTO = "auto"
+
+#: Bits that coefficients are prepared for where bits are to be found.
+USUAL_BITS = 5
+
+
+@dataclass(frozen=True)
+class NetworkBits:
+    """Bits as users ask for them.
+
+    Parameters
+    ----------
+    n_bits : dict or None
+        See `cipherlearn.quantization.get_n_bits_dict`; None where they are to be found.
+    rounding : Rounding or None
+        What look-ups read; None where that is to be found.
+    """
+
+    n_bits: Mapping[str, int] | None
+    rounding: Rounding | None
+
+    @classmethod
+    def of(cls, n_bits: Any, rounding: Any) -> NetworkBits:
+        """From the parameters of an estimator."""
+        given = process_rounding_threshold_bits(rounding)
+        if isinstance(n_bits, str) and n_bits == AUTO:
+            return cls(None, given)
+        bits = get_n_bits_dict(n_bits)
+        if not isinstance(n_bits, Mapping) or "model_inputs" not in n_bits:
+            bits["model_inputs"] = max(FREE_BITS, bits["op_inputs"])
+        if given is None:
+            given = Rounding(int(np.clip(bits["op_inputs"], *ROUNDING_RANGE)), exact=False)
+        return cls(bits, given)
+
+    @property
+    def as_dict(self) -> dict[str, int]:
+        """Bits as they were given; empty where they are to be found."""
+        return dict(self.n_bits or {})
+
+    @property
+    def precision(self) -> Precision:
+        """What look-ups read and give, or usually do."""
+        kept = USUAL_BITS if self.rounding is None else self.rounding.n_bits
+        given = self.as_dict.get("op_inputs", USUAL_BITS)
+        return Precision(USUAL_BITS if isinstance(kept, str) else kept, given)
+
+    @property
+    def is_search(self) -> bool:
+        """Whether something is to be found."""
+        return self.n_bits is None or (self.rounding is not None and self.rounding.n_bits == AUTO)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """As `cipherlearn.torch.build_quantized_module` takes them."""
+        bits = AUTO if self.n_bits is None else dict(self.n_bits)
+        return {"n_bits": bits, "rounding_threshold_bits": self.rounding}
+
+    @property
+    def linear(self) -> LinearBits:
+        """Those of a model without look-ups, where they cost little."""
+        known = self.as_dict
+        return LinearBits(*(max(FREE_BITS, known.get(k, 0)) for k in ("op_inputs", "op_weights")))
+
+
+class NetworkEstimator(WrappingEstimator):
+    """A model that is a small network with table look-ups.
+
+    Parameters
+    ----------
+    n_bits : int, dict or "auto", default=5
+        Bits of weights and activations: see `cipherlearn.quantization.get_n_bits_dict`. Inputs have
+        8 where nothing else is said. ``"auto"`` finds the cheapest that give 99 % of the answers of
+        the float model, which takes a minute or so.
+    rounding_threshold_bits : None, int, dict or "auto", default=None
+        Bits that look-ups read, as in `cipherlearn.torch.compile_torch_model`: they decide the
+        cost. None for as many as activations have, rounded approximately.
+
+    The other parameters are those of the float class, in its installed version.
+
+    Attributes
+    ----------
+    sklearn_model : object
+        The float model, trained in the clear on the values as they are.
+    n_bits_ : dict
+        Bits of weights and activations.
+    module_ : QuantizedModule or LinearModule
+        A model that turns out to be an affine function has no look-up.
+    """
+
+    own_parameters: ClassVar[Mapping[str, Any]] = {"n_bits": 5, "rounding_threshold_bits": None}
+
+    #: What look-ups are for, and what makes them fewer.
+    _looked_up: ClassVar[str] = "the neurons"
+    _fewer_lookups: ClassVar[str] = "Smaller hidden layers (hidden_layer_sizes) need fewer"
+
+    rounding_threshold_bits: Any
+
+    #: What networks were quantized on so far, where training may go on.
+    _seen: np.ndarray | None
+
+    @classmethod
+    @abstractmethod
+    def read(cls, model: Any, center: np.ndarray) -> Affine | Network:
+        """The function that a fitted float model computes, before any link.
+
+        Parameters
+        ----------
+        model : object
+        center : numpy.ndarray, shape (features,)
+            The mean of the rows of training.
+        """
+
+    def _options(self) -> NetworkBits:
+        return NetworkBits.of(self.n_bits, self.rounding_threshold_bits)
+
+    def _quantized(
+        self, model: Any, rows: np.ndarray, options: NetworkBits, before: CircuitModel | None
+    ) -> CircuitModel:
+        if before is not None and self._seen is not None:
+            rows = np.concatenate([self._seen, rows])
+        rows = _some(rows)
+        self._seen = rows if hasattr(self, "partial_fit") else None
+        function = self.read(model, rows.mean(axis=0))
+        probes = rows[:: -(-len(rows) // _PROBES)]
+        what = (
+            f"the {self.float_class.__name__} is not understood: this version of scikit-learn "
+            "stores it in another way"
+        )
+        check_reading(self._as_library(function(probes)), self._library_scores(model, probes), what)
+        if isinstance(function, Affine):
+            self.n_bits_ = options.linear.as_dict
+            return LinearModule(function, Box.around(rows), options.linear)
+        labels = {"labels": self._labels(function(rows))} if options.is_search else {}
+        network = self._prepared(function, rows, options)
+        module = network.quantized(rows, **options.options, **labels)
+        self.n_bits_ = options.as_dict
+        if module.search is not None:
+            found = module.search.chosen.candidate.common
+            self.n_bits_ |= {"op_inputs": found.inputs, "op_weights": found.weights}
+        return module
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Rows of training are nobody's business who is given a model.
+        return {**super().__getstate__(), **({"_seen": None} if self.is_fitted else {})}
+
+    def _prepared(self, network: Network, rows: np.ndarray, options: NetworkBits) -> Network:
+        """The network that is quantized for one that was read."""
+        del rows, options
+        return network
+
+    def _as_library(self, scores: np.ndarray) -> np.ndarray:
+        """Scores as `_library_scores` gives them."""
+        return scores
+
+    def _labels(self, scores: np.ndarray) -> Any:
+        """What the float model makes of its scores; None for the scores, or the largest of them."""
+        del scores
+        return None
+
+    def compile(self, X: Any = None, **options: Any) -> Program:
+        """Compile the model: see `EncryptedEstimator.compile`.
+
+        Warns
+        -----
+        CostWarning
+            If there are so many look-ups that a prediction takes very long.
+        """
+        program = super().compile(X, **options)
+        lookups = count_lookups(self.module_.circuit).total
+        warn_of_cost(self._looked_up, lookups, program.complexity, self._fewer_lookups)
+        return program
+
+
+class KernelMachine(NetworkEstimator):
+    """A sum of kernels with points: one look-up each.
+
+    Points are those that training found, or some of them: as few as hardly add to the error that
+    look-ups have anyway. Their coefficients are fitted anew, so that they bear this error.
+
+    Parameters
+    ----------
+    max_points : int, optional
+        Points at most, for a lower cost.
+
+    The others are those of `NetworkEstimator`.
+    """
+
+    own_parameters: ClassVar[Mapping[str, Any]] = {
+        **NetworkEstimator.own_parameters,
+        "max_points": None,
+    }
+
+    _looked_up = "the points of the kernels"
+    _fewer_lookups = "A smaller max_points needs fewer"
+
+    max_points: Any
+
+    def _options(self) -> NetworkBits:
+        most = self.max_points
+        if most is not None and (
+            isinstance(most, bool) or not isinstance(most, (int, np.integer)) or most < 1
+        ):
+            raise InvalidParameterError(
+                "max_points must be a whole number above 0, or None for as many points as are "
+                f"needed, not {most!r}"
+            )
+        return super()._options()
+
+    def _prepared(self, network: Network, rows: np.ndarray, options: NetworkBits) -> Network:
+        return steadied(network, rows, options.precision, self.max_points)
+
+
+def _some(rows: np.ndarray) -> np.ndarray:
+    """Different rows: not too many, and at least two, as a range needs.
+
+    Their order and how often they are given change nothing, as in training.
+    """
+    rows = np.unique(rows, axis=0)
+    found = rows[:: -(-len(rows) // CALIBRATION_ROWS)]
+    return found if len(found) > 1 else np.repeat(found, 2, axis=0)

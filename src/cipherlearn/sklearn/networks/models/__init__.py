@@ -1,0 +1,1 @@
+"""The estimators, a file for each module of scikit-learn."""

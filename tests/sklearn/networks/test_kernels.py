@@ -1,0 +1,54 @@
+"""Kernel machines as networks: what scikit-learn's kernels give."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.metrics.pairwise import pairwise_kernels
+
+from cipherlearn.errors import ModelError
+from cipherlearn.sklearn.linear.affine import Affine
+from cipherlearn.sklearn.networks.kernels import KERNELS, Kernel, kernel_machine
+from cipherlearn.sklearn.networks.network import Network
+
+GENERATOR = np.random.default_rng(0)
+POINTS, ROWS = GENERATOR.normal(size=(12, 4)), GENERATOR.normal(size=(30, 4))
+COEFFICIENTS, CONSTANT = GENERATOR.normal(size=(12, 2)), np.array([0.5, -1.0])
+
+
+@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("shift", [0.0, 1e4])
+def test_kernels_are_those_of_scikit_learn(name: str, shift: float) -> None:
+    params = {"gamma": 0.3, "degree": 2, "coef0": 0.7}
+    if shift and name != "rbf":
+        return
+    points, rows = POINTS + shift, ROWS + shift
+    wanted = pairwise_kernels(rows, points, metric=name, filter_params=True, **params)
+    kernel = Kernel.of(name, **params)
+    found = kernel_machine(kernel, points, COEFFICIENTS, CONSTANT, rows.mean(axis=0))
+    np.testing.assert_allclose(found(rows), wanted @ COEFFICIENTS + CONSTANT, rtol=1e-6)
+    assert isinstance(found, Affine if name == "linear" else Network)
+
+
+def test_equal_points_are_one_and_those_without_weight_none() -> None:
+    points = np.concatenate([POINTS, POINTS[:3], POINTS[:1]])
+    weights = np.concatenate([COEFFICIENTS, COEFFICIENTS[:3], np.zeros((1, 2))])
+    weights[11] = 0.0
+    center = np.zeros(4)
+    found = kernel_machine(Kernel("rbf"), points, weights, CONSTANT, center)
+    assert isinstance(found, Network)
+    assert found.layers[0].weights.shape == (5, 11)
+    kernels = pairwise_kernels(ROWS, points, metric="rbf", gamma=1.0)
+    np.testing.assert_allclose(found(ROWS), kernels @ weights + CONSTANT)
+
+
+def test_a_machine_without_points_is_constant() -> None:
+    found = kernel_machine(Kernel("rbf"), np.zeros((0, 4)), np.zeros((0, 2)), CONSTANT, np.zeros(4))
+    assert isinstance(found, Affine)
+    np.testing.assert_array_equal(found(ROWS), np.tile(CONSTANT, (30, 1)))
+
+
+@pytest.mark.parametrize("kernel", ["precomputed", "laplacian", np.dot, None])
+def test_other_kernels_are_refused(kernel: object) -> None:
+    with pytest.raises(ModelError, match=r"cannot be encrypted.* 'linear', 'poly', .*'sigmoid'"):
+        Kernel.of(kernel, 1.0, 3.0, 0.0)
