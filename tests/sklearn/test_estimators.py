@@ -154,6 +154,7 @@ def test_text_names_the_column(tree: Any) -> None:
         tree.predict(frame[["c", "a", "b", "d"]])
 
 
+@pytest.mark.filterwarnings("ignore::cipherlearn.errors.AgreementWarning")  # whatever the seed
 def test_benchmarks_change_no_parameter(
     estimator: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
 ) -> None:
