@@ -3,7 +3,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from sklearn import compose, kernel_approximation, pipeline, preprocessing, random_projection
+from sklearn import (
+    compose,
+    impute,
+    kernel_approximation,
+    pipeline,
+    preprocessing,
+    random_projection,
+)
 
 from cipherlearn.sklearn._public_steps import NOTHING, RANGES, public_part
 
@@ -22,8 +29,15 @@ class _Learning(preprocessing.Normalizer):  # type: ignore[misc]
         (kernel_approximation.RBFSampler(gamma=0.5), NOTHING),
         (kernel_approximation.RBFSampler(gamma="scale"), None),
         (kernel_approximation.PolynomialCountSketch(), NOTHING),
-        (random_projection.GaussianRandomProjection(), NOTHING),
+        (random_projection.GaussianRandomProjection(2), NOTHING),
         (preprocessing.OneHotEncoder(), RANGES),
+        (preprocessing.OneHotEncoder(min_frequency=3), None),
+        (preprocessing.OrdinalEncoder(max_categories=3), None),
+        (random_projection.SparseRandomProjection(), None),
+        (random_projection.SparseRandomProjection(n_components=3), NOTHING),
+        (impute.MissingIndicator(), None),
+        (impute.SimpleImputer(), None),
+        (impute.SimpleImputer(strategy="constant"), RANGES),
         (preprocessing.SplineTransformer(), RANGES),
         (preprocessing.SplineTransformer(knots="quantile"), None),
         (preprocessing.KBinsDiscretizer(strategy="uniform"), RANGES),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn import compose, datasets, decomposition, linear_model, preprocessing
+from sklearn import compose, datasets, decomposition, impute, linear_model, preprocessing
 from sklearn import kernel_approximation as kernels
 from sklearn import pipeline as floats
 from sklearn.base import clone, is_classifier
@@ -19,6 +19,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from cipherlearn import sklearn as ours
+from cipherlearn.circuit import count_lookups
 from cipherlearn.errors import (
     InvalidParameterError,
     InvalidTypeError,
@@ -65,13 +66,13 @@ def test_pipelines_predict_as_those_of_float_models(
     steps: list[Any], client: int, mapped: type
 ) -> None:
     model, wanted = make_pipeline(*steps).fit_benchmark(X, NAMES)
-    assert len(model.client_steps_) == client == len(model.client_learns_)
+    assert len(model.client_steps_) == client == len(model.client_learns_) - 1
     assert len(model.encrypted_steps_) == len(steps) - client
     assert type(model.module_.mapped) is mapped
     assert (model.predict(X) == wanted.predict(X)).mean() > 0.99
     assert model.agreement_ > 0.99
     model.compile(engine="clear")
-    assert not [s for s in model.circuit.nodes if type(s).__name__ == "Lookup"]
+    assert count_lookups(model.circuit).total == 0
     np.testing.assert_array_equal(model.predict(X[:9], fhe="execute"), model.predict(X[:9]))
     found = model.predict_proba(X, fhe="simulate")
     np.testing.assert_allclose(found, model.predict_proba(X))
@@ -151,7 +152,7 @@ def test_steps_that_no_circuit_without_look_ups_has() -> None:
     assert model.client_steps_ == ["standardscaler", "rbfsampler"]
 
 
-@pytest.mark.parametrize("public", ["scale", ["nothing"], ["clf"], None, 3])
+@pytest.mark.parametrize("public", ["scale", ["nothing"], ["clf"], [["scale"]], None, 3])
 def test_public_is_checked(public: Any) -> None:
     model = quick_pipeline().set_params(public=public)
     with pytest.raises(InvalidParameterError, match=r"public must be .*\['scale', 'pca'\]"):
@@ -244,6 +245,78 @@ def test_the_last_step_is_an_estimator() -> None:
         make_pipeline(type("DummyThing", (preprocessing.Normalizer,), {})()).fit(X, NAMES)
     with pytest.raises(AttributeError, match="nothing_like_that"):
         _ = quick_pipeline().nothing_like_that
+
+
+def test_models_that_check_their_rows_take_no_steps() -> None:
+    bins = preprocessing.KBinsDiscretizer(4, encode="ordinal", strategy="kmeans")
+    for steps in ([bins, ours.CategoricalNB()], [bins, ours.IsotonicRegression()]):
+        with pytest.raises(InvalidParameterError, match=r"public=\['kbinsdiscretizer'\]"):
+            make_pipeline(*steps).fit(X[:, :1], LABELS)
+        model, wanted = make_pipeline(*steps, public=True).fit_benchmark(X[:, :1], LABELS)
+        np.testing.assert_allclose(model.predict(X[:, :1]), wanted.predict(X[:, :1]), atol=0.02)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_rare_is_not_left_out(seed: int) -> None:
+    rows = np.random.default_rng(seed).normal(size=(2000, 4))
+    rare = (rows[:, 0] > 1.4) & (rows[:, 1] > 1.4)
+
+    def marked(rows: np.ndarray) -> np.ndarray:
+        return np.c_[rows, (rows[:, 0] > 1.4) & (rows[:, 1] > 1.4)]
+
+    steps = [preprocessing.StandardScaler(with_std=False, with_mean=False)]
+    steps.append(preprocessing.FunctionTransformer(marked))
+    with pytest.raises(InvalidParameterError, match="neither affine or quadratic"):
+        make_pipeline(*steps, logistic(C=100.0)).fit(rows, rare)
+
+
+@pytest.mark.parametrize(("offset", "unit"), [(0.0, 1.0), (0.0, 1e-8), (1e6, 1.0), (1e7, 1.0)])
+def test_units_and_offsets_change_no_map(offset: float, unit: float) -> None:
+    rows = np.random.default_rng(0).normal(size=(300, 3))
+    targets = rows[:, 0] ** 2 + rows[:, 1] * rows[:, 2]
+    steps = [preprocessing.StandardScaler(), preprocessing.PolynomialFeatures(2)]
+    model = make_pipeline(*steps, ours.Ridge(n_bits=12)).fit(rows + offset, unit * targets)
+    assert type(model.module_.mapped) is Products
+    assert model.agreement_ > 0.999
+
+
+def test_steps_of_ours_are_read_as_float_models_wherever_they_are() -> None:
+    columns = compose.ColumnTransformer(
+        [("scaled", ours.StandardScaler(n_bits=2), [0, 1])], remainder="passthrough"
+    )
+    model = make_pipeline(columns, logistic()).fit(X, NAMES)
+    assert type(model.module_.mapped) is Plain
+    coarse = make_pipeline(ours.StandardScaler(n_bits=1), logistic()).fit(X, NAMES)
+    fine = make_pipeline(ours.StandardScaler(n_bits=12), logistic()).fit(X, NAMES)
+    np.testing.assert_array_equal(coarse.predict_proba(X), fine.predict_proba(X))
+
+
+def test_what_needs_the_client_says_so() -> None:
+    gaps = np.where(np.eye(150, 4) > 0, np.nan, X)
+    frame = pd.DataFrame(X, columns=list("abcd")).assign(e=NAMES)
+    parts = [
+        ("n", preprocessing.StandardScaler(), ["a"]),
+        ("c", preprocessing.OneHotEncoder(), ["e"]),
+    ]
+    for step, rows in (
+        (impute.SimpleImputer(), gaps),
+        (compose.ColumnTransformer(parts), frame),
+    ):
+        with pytest.raises(InvalidParameterError, match="public="):
+            make_pipeline(step, logistic()).fit(rows, NAMES)
+        model, wanted = make_pipeline(step, logistic(), public=True).fit_benchmark(rows, NAMES)
+        assert (model.predict(rows) == wanted.predict(rows)).mean() > 0.99
+
+
+def test_wrong_pipelines() -> None:
+    with pytest.raises(InvalidParameterError, match="is empty"):
+        Pipeline([]).fit(X, NAMES)
+    wanted = floats.make_pipeline(preprocessing.StandardScaler(), linear_model.Ridge())
+    with pytest.raises(InvalidParameterError, match="needs rows X"):
+        from_model(wanted.fit(X, LABELS))
+    mixed = floats.make_pipeline(preprocessing.StandardScaler(), ours.Ridge()).fit(X, LABELS)
+    with pytest.raises(InvalidTypeError, match=r"\['ridge'\] are estimators of cipherlearn"):
+        from_model(mixed, X)
 
 
 @pytest.mark.filterwarnings(

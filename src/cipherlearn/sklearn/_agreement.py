@@ -16,6 +16,9 @@ LEAST_ALIKE, LEAST_EXPLAINED = 0.99, 0.98
 #: Shares from which on more bits change nothing that matters.
 CLOSE_ALIKE, CLOSE_EXPLAINED = 0.999, 0.9999
 
+#: The same of median errors.
+MOST_TYPICAL_ERROR, CLOSE_TYPICAL_ERROR = 0.1, 0.02
+
 
 @dataclass(frozen=True)
 class Agreement:
@@ -28,35 +31,43 @@ class Agreement:
     rows : int
         How many were compared.
     of_values : bool
+    typical_error : float, default=0.0
+        Of values: the median error, in units of the distance between their quartiles. R2 may be
+        decided by a few large values alone.
     """
 
     share: float
     rows: int
     of_values: bool
+    typical_error: float = 0.0
 
     @property
     def is_poor(self) -> bool:
         """Whether users should know; a single row may always differ."""
         if self.of_values:
-            return self.share < LEAST_EXPLAINED
+            return self.share < LEAST_EXPLAINED or self.typical_error > MOST_TYPICAL_ERROR
         return round((1 - self.share) * self.rows) > (1 - LEAST_ALIKE) * self.rows + 1
 
     @property
     def is_close(self) -> bool:
         """Whether it could hardly be better."""
-        return self.share >= (CLOSE_EXPLAINED if self.of_values else CLOSE_ALIKE)
+        if self.of_values:
+            return self.share >= CLOSE_EXPLAINED and self.typical_error <= CLOSE_TYPICAL_ERROR
+        return self.share >= CLOSE_ALIKE
 
     def __str__(self) -> str:
         """In words."""
         if self.of_values:
-            return f"R2 is {self.share:.3f}"
+            typical = f"{100 * self.typical_error:.0f} % of what is between their quartiles"
+            return f"R2 is {self.share:.3f}, and the median error {typical}"
         return f"{100 * (1 - self.share):.1f} % of the rows have another prediction"
 
 
 def agreement_of(ours: np.ndarray, exact: np.ndarray, *, of_values: bool) -> Agreement:
     """Of answers: labels, or values."""
-    share = explained(ours, exact) if of_values else float(alike(ours, exact).mean())
-    return Agreement(share, len(ours), of_values)
+    if not of_values:
+        return Agreement(float(alike(ours, exact).mean()), len(ours), of_values)
+    return Agreement(explained(ours, exact), len(ours), of_values, typical_error(ours, exact))
 
 
 def tell(estimator: Any, found: Agreement, ways: Iterable[str]) -> None:
@@ -83,6 +94,17 @@ def as_probable(ours: np.ndarray, exact: np.ndarray) -> np.ndarray:
     """
     chosen = np.take_along_axis(exact, ours.argmax(axis=1)[:, None], axis=1)[:, 0]
     return np.asarray(chosen >= exact.max(axis=1) - 1e-9)
+
+
+def typical_error(ours: np.ndarray, exact: np.ndarray) -> float:
+    """The median error in units of the distance between quartiles; the worst of all outputs."""
+    rows = len(ours)
+    ours, exact = ours.reshape(rows, -1), exact.reshape(rows, -1)
+    low, high = np.quantile(exact, [0.25, 0.75], axis=0)
+    error = np.median(np.abs(ours - exact), axis=0)
+    # Values that are nearly all the same have no such distance.
+    known = high - low > 1e-9 * np.abs(exact).max(axis=0)
+    return float(np.max(error[known] / (high - low)[known], initial=0.0))
 
 
 def explained(ours: np.ndarray, exact: np.ndarray) -> float:

@@ -297,6 +297,11 @@ class EncryptedEstimator(BaseEstimator, ABC):  # type: ignore[misc]
         return self.module_.circuit
 
     @property
+    def client_learns(self) -> str:
+        """What whoever encrypts rows learns of the training data."""
+        return "ranges of the features"
+
+    @property
     def onnx_model(self) -> ModelProto:
         """The integer program as an ONNX graph, to be looked at: see `from_circuit`."""
         return from_circuit(self.circuit, type(self).__name__)

@@ -6,6 +6,7 @@ and the categories of its features.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 #: Steps that training changes nothing in, by their class.
@@ -28,7 +29,27 @@ _FIXED = frozenset(
 )
 
 #: Steps that learn ranges or categories of features.
-_RANGES = frozenset({"KBinsDiscretizer", "OneHotEncoder", "OrdinalEncoder", "SplineTransformer"})
+_RANGES = frozenset(
+    {
+        "KBinsDiscretizer",
+        "OneHotEncoder",
+        "OrdinalEncoder",
+        "SimpleImputer",  # with a constant: it learns which features are empty
+        "SplineTransformer",
+    }
+)
+
+#: Settings with which they learn more: variances, counts, quantiles, how many rows there were,
+#: which features have gaps.
+_LEARNING_MORE: tuple[Callable[[Any], bool], ...] = (
+    lambda step: getattr(step, "gamma", None) == "scale",
+    lambda step: getattr(step, "strategy", "uniform") not in ("uniform", "constant"),
+    lambda step: getattr(step, "knots", "uniform") == "quantile",
+    lambda step: getattr(step, "min_frequency", None) is not None,
+    lambda step: getattr(step, "max_categories", None) is not None,
+    lambda step: getattr(step, "n_components", None) == "auto",
+    lambda step: getattr(step, "features", "all") == "missing-only",
+)
 
 NOTHING = "nothing of the training data"
 RANGES = "ranges and categories of features in the training data"
@@ -49,16 +70,8 @@ def public_part(step: Any) -> str | None:
         return None if None in found else RANGES if RANGES in found else NOTHING
     # Subclasses may learn what their class does not: only the classes themselves count.
     name = type(step).__name__ if type(step).__module__.startswith("sklearn.") else ""
-    if name in _FIXED:
-        # One of them takes the variance of the data on request.
-        return None if getattr(step, "gamma", None) == "scale" else NOTHING
-    if name in _RANGES:
-        learns_more = (
-            getattr(step, "strategy", "uniform") != "uniform"
-            or getattr(step, "knots", "uniform") == "quantile"
-        )
-        return None if learns_more else RANGES
-    return None
+    known = NOTHING if name in _FIXED else RANGES if name in _RANGES else None
+    return None if any(learned(step) for learned in _LEARNING_MORE) else known
 
 
 def _parts(step: Any) -> list[Any] | None:

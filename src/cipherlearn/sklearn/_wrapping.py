@@ -14,7 +14,7 @@ import numpy as np
 from scipy import sparse
 from sklearn.utils.validation import validate_data
 
-from cipherlearn.errors import InvalidParameterError
+from cipherlearn.errors import InvalidParameterError, ModelError
 from cipherlearn.sklearn._agreement import Agreement, agreement_of, tell
 from cipherlearn.sklearn._base import EncryptedEstimator, counted, without_graph
 from cipherlearn.sklearn._reading import reading
@@ -116,14 +116,16 @@ class WrappingEstimator(EncryptedEstimator):
     def _trained(self, method: str, X: Any, y: Any, fit_params: Mapping[str, Any]) -> Self:
         options = self._options()
         goes_on = method == "partial_fit" and self.is_fitted
-        before = self.__dict__.pop("module_", None)
+        before = self.__dict__.get("module_") if goes_on else None
+        if not goes_on:
+            self.__dict__.pop("module_", None)
         X, y = without_graph(X), without_graph(y)
         model = self._float_model_before(goes_on=goes_on)
         getattr(model, method)(X, y, **fit_params)
         if not goes_on:
             validate_data(self, X, skip_check_array=True)
         rows = counted(self._rows(X), fit_params.get("sample_weight"))
-        return self._adopt(model, rows, options, before if goes_on else None)
+        return self._adopt(model, rows, options, before)
 
     def _float_model_before(self, *, goes_on: bool) -> Any:
         """The float model that training begins with."""
@@ -142,6 +144,22 @@ class WrappingEstimator(EncryptedEstimator):
         folded: Sequence[Any] = (),
     ) -> Self:
         """Take over a fitted float model, and fitted transformers that come before it."""
+        known = dict(self.__dict__)
+        try:
+            return self._taken_over(model, rows, options, before, folded)
+        except BaseException:  # all of it, or nothing: training may go on
+            self.__dict__.clear()
+            self.__dict__.update(known)
+            raise
+
+    def _taken_over(
+        self,
+        model: Any,
+        rows: np.ndarray,
+        options: Any,
+        before: CircuitModel | None,
+        folded: Sequence[Any],
+    ) -> Self:
         self._float_model, self._folded = model, tuple(folded)
         with reading(self.float_class), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what is unusual about rows that are not the user's
@@ -173,8 +191,17 @@ class WrappingEstimator(EncryptedEstimator):
 
     def _taken(self, rows: np.ndarray) -> np.ndarray:
         """Rows as the float model takes them."""
+        names = vars(self).get("feature_names_in_")  # of the first step
         for step in self._folded:
-            rows = step.transform(_named(rows, step))
+            given = _named(rows, getattr(step, "feature_names_in_", names))
+            try:
+                rows = step.transform(given)
+            except Exception as error:
+                raise ModelError(
+                    f"the step {type(step).__name__} refuses rows of numbers in the range of "
+                    f"training ({type(error).__name__}: {error})"
+                ) from error
+            names = None
         return dense(rows)
 
     def _compared(self, module: CircuitModel, rows: np.ndarray) -> Agreement:
@@ -257,9 +284,8 @@ class WrappingEstimator(EncryptedEstimator):
         return Identity()
 
 
-def _named(rows: Any, step: Any) -> Any:
+def _named(rows: Any, names: Any) -> Any:
     """Rows with the names that a transformer knows its features by."""
-    names = getattr(step, "feature_names_in_", None)
     if names is None or hasattr(rows, "iloc"):
         return rows
     import pandas as pd  # whoever trained a step on names has it

@@ -57,7 +57,8 @@ class Pipeline(floats.Pipeline):  # type: ignore[misc]
     ----------
     steps : list of (str, transformer)
         As scikit-learn's pipeline takes them. The last is an estimator of this package, or a model
-        that one of its estimators wraps.
+        that one of its estimators wraps; its ``n_bits`` are those of the whole. Other steps of this
+        package are trained as their float models, and their ``n_bits`` change nothing.
     public : bool or collection of str, default=False
         Names of steps that the client may learn, True for all of them. They are computed by the
         client if they, and all steps before them, are public.
@@ -69,7 +70,8 @@ class Pipeline(floats.Pipeline):  # type: ignore[misc]
     client_steps_, encrypted_steps_ : list of str
         Who computes what.
     client_learns_ : dict of str to str
-        What the client learns of the training data by each of its steps.
+        What the client learns of the training data by each of its steps, and for encrypting rows
+        for the last one. (What can be told of a model from its answers is not in it.)
     encrypted_ : EncryptedEstimator
         Takes rows as the client's steps give them.
     """
@@ -107,6 +109,8 @@ class Pipeline(floats.Pipeline):  # type: ignore[misc]
             If a step can neither be left to the client nor be computed under encryption.
         """
         self.__dict__.pop("encrypted_", None)
+        if not self.steps:
+            raise InvalidParameterError("the Pipeline is empty: give steps, the last an estimator")
         _check_public(self.public, [name for name, _ in self.steps])
         name, last = self.steps[-1]
         before = [(n, _float_twin(step)) for n, step in self.steps[:-1]]
@@ -143,6 +147,7 @@ class Pipeline(floats.Pipeline):  # type: ignore[misc]
             name: "all that the step learned" if told is None else told
             for name, told in zip(names, tells, strict=False)
         }
+        self.client_learns_[names[-1]] = final.client_learns
         self.encrypted_ = final
         return self
 
@@ -165,7 +170,7 @@ class Pipeline(floats.Pipeline):  # type: ignore[misc]
             if not final.takes_steps:
                 raise ModelError(f"a {type(final).__name__} takes encrypted features as they are")
             return whole._adopt_after(steps, rows)  # noqa: SLF001
-        except ModelError as error:
+        except ValueError as error:  # of ours, or of steps and checks in words of their own
             raise InvalidParameterError(
                 f"the steps {names} cannot be computed under encryption: {error}. They hold what "
                 f"was found in training: let the client compute them, and learn it, with "
@@ -174,7 +179,7 @@ class Pipeline(floats.Pipeline):  # type: ignore[misc]
 
     @classmethod
     def from_model(
-        cls, model: Any, X: Any, *, public: bool | Collection[str] = False, **own: Any
+        cls, model: Any, X: Any = None, *, public: bool | Collection[str] = False, **own: Any
     ) -> Self:
         """A pipeline from a fitted one of scikit-learn, without training.
 
@@ -202,6 +207,15 @@ class Pipeline(floats.Pipeline):  # type: ignore[misc]
             )
         if not is_fitted(model):
             raise EstimatorNotFittedError("the Pipeline is not fitted")
+        if X is None:
+            raise InvalidParameterError(
+                "Pipeline.from_model needs rows X: it takes ranges from them"
+            )
+        if inner := [name for name, step in model.steps if isinstance(step, EncryptedEstimator)]:
+            raise InvalidTypeError(
+                f"the steps {inner} are estimators of cipherlearn: a Pipeline of this package has "
+                "them from the start, with cipherlearn.sklearn.Pipeline(steps).fit(X, y)"
+            )
         _check_public(public, [name for name, _ in model.steps])
         name, last = model.steps[-1]
         rows = X if len(model) == 1 else dense(model[:-1].transform(X))
@@ -211,6 +225,8 @@ class Pipeline(floats.Pipeline):  # type: ignore[misc]
         steps = [*model.steps[:-1], (name, final)]
         self = cls(steps, public=public, memory=model.memory, verbose=model.verbose)
         return self._adopt(steps, X)
+
+    from_sklearn_model = from_model
 
     def fit_benchmark(self, X: Any, y: Any = None, **params: Any) -> tuple[Self, Any]:
         """Fit, and train a pipeline of the float models beside.
@@ -338,7 +354,8 @@ def _check_public(public: Any, names: Sequence[str]) -> None:
     if isinstance(public, bool):
         return
     known = list(names[:-1])
-    if isinstance(public, str) or not isinstance(public, Collection) or set(public) - set(known):
+    is_list = isinstance(public, Collection) and not isinstance(public, str)
+    if not is_list or any(name not in known for name in public):
         raise InvalidParameterError(
             f"public must be True, False, or a list of names of steps before the last, which are "
             f"{known}; not {public!r}"
@@ -353,7 +370,12 @@ def _float_twin(step: Any) -> Any:
     """The float model of a step, not fitted."""
     if isinstance(step, EncryptedEstimator):
         return step._unfitted()  # noqa: SLF001
-    return step if _passes(step) else clone(step)
+    if _passes(step):
+        return step
+    twin = clone(step)
+    parts = twin.get_params(deep=True).items()
+    inner = {name: part for name, part in parts if isinstance(part, EncryptedEstimator)}
+    return twin.set_params(**{name: _float_twin(part) for name, part in inner.items()})
 
 
 def _encrypted_twin(step: Any) -> EncryptedEstimator:
@@ -374,4 +396,9 @@ def _adopted(given: Any, trained: Any, rows: Any) -> Any:
     if not isinstance(given, WrappingEstimator) or isinstance(trained, EncryptedEstimator):
         return trained
     own = {name: getattr(given, name) for name in given.own_parameters}
-    return type(given).from_model(trained, rows, **own)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # nothing is computed with it, unless users take it out
+        try:
+            return type(given).from_model(trained, rows, **own)
+        except ValueError:  # a float model may take rows that no integers stand for
+            return trained

@@ -11,7 +11,13 @@ from sklearn import linear_model as floats
 from sklearn.utils import get_tags
 
 from cipherlearn import sklearn as estimators
-from cipherlearn.errors import InvalidParameterError, InvalidTypeError, ModelError, NotFittedError
+from cipherlearn.errors import (
+    AgreementWarning,
+    InvalidParameterError,
+    InvalidTypeError,
+    ModelError,
+    NotFittedError,
+)
 from cipherlearn.sklearn import LogisticRegression, Ridge
 from cipherlearn.sklearn.linear.affine import Affine
 from cipherlearn.sklearn.linear.maps import Plain
@@ -133,6 +139,39 @@ def test_bits_are_as_many_as_agreement_asks_for() -> None:
     labels = np.random.default_rng(1).integers(0, 2, size=300)
     found = estimators.GaussianNB().fit(wide, labels)
     assert found.agreement_ > 0.99
+
+
+def test_what_does_not_vary_takes_no_bits() -> None:
+    rows = np.c_[np.ones(60), FRAME.to_numpy()]
+    model = estimators.LinearRegression(fit_intercept=False).fit(rows, 1000.0 + TARGETS)
+    assert model.agreement_ > 0.999
+    two_values = np.where(FRAME.to_numpy() > 0, 0.001, -0.002)
+    labels = np.digitize(TARGETS, [0.0, 2.0])
+    assert estimators.GaussianNB().fit(two_values, labels).agreement_ > 0.95
+
+
+def test_a_refused_batch_changes_nothing() -> None:
+    rows = FRAME.to_numpy()
+    model = estimators.SGDRegressor(random_state=0).partial_fit(rows[:30], TARGETS[:30])
+    with pytest.raises(ValueError, match="features"):
+        model.partial_fit(rows[:3, :2], TARGETS[:3])
+    assert model.is_fitted
+    assert model.partial_fit(rows[30:], TARGETS[30:]).t_ == 61
+
+
+def test_counts_that_are_zero_to_a_computer() -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.lognormal(0, 2, (500, 1))
+    model = estimators.PoissonRegressor(alpha=0, max_iter=1000, n_bits=14)
+    model.fit(rows, rng.poisson(np.exp(1.0 - 0.5 * rows[:, 0])))
+    wanted = model.sklearn_model.predict(rows)
+    np.testing.assert_allclose(model.predict(rows), wanted, atol=0.05 * wanted.max())
+
+
+def test_values_that_a_few_large_ones_hide_are_told() -> None:
+    rows = np.random.default_rng(0).lognormal(0, 3, (1000, 1))
+    with pytest.warns(AgreementWarning, match=r"R2 is (1\.000|0\.99.), and the median error"):
+        Ridge().fit(rows, rows[:, 0])
 
 
 def test_complex_rows_are_refused() -> None:

@@ -22,11 +22,12 @@ _AUTO_BITS = (8, 10, 12, 13, 14, 15, 16)
 #: The logarithm of the probability of what training never saw.
 _IMPOSSIBLE = -1e12
 
-#: Rows that a reading is checked on.
-_PROBES = 16
+#: Rows that a reading is checked on: of models, and of models with steps before them.
+_PROBES, _MANY_PROBES = 64, 2000
 
-#: Most features whose products with each other are tried.
-_MOST_PAIRED = 64
+#: Most features whose products with each other are tried; most bits of the states of each feature,
+#: which all are encrypted, where steps come before a model.
+_MOST_PAIRED, _MOST_STATE_BITS = 64, 6
 
 
 class LinearEstimator(WrappingEstimator):
@@ -61,8 +62,8 @@ class LinearEstimator(WrappingEstimator):
     def _map(self, model: Any, rows: np.ndarray, bits: LinearBits) -> FeatureMap:
         """What the client computes of its features before it encrypts them.
 
-        It is public: it depends on the range of rows and on parameters of the model, and not on
-        what training found.
+        It is public: it depends on features alone and on parameters of the model, and not on what
+        training found. `FeatureMap.tells` says what the client learns by it.
         """
         del model, bits
         return Plain.around(rows)
@@ -77,6 +78,12 @@ class LinearEstimator(WrappingEstimator):
         """The function of mapped features that the float model computes, before any link."""
         self.check_model_is_fitted()
         return self.module_.affine
+
+    @property
+    def client_learns(self) -> str:
+        """What whoever encrypts rows learns of the training data."""
+        self.check_model_is_fitted()
+        return self.module_.mapped.tells
 
     def _options(self) -> tuple[LinearBits, ...]:
         if isinstance(self.n_bits, str) and self.n_bits == "auto":
@@ -97,7 +104,7 @@ class LinearEstimator(WrappingEstimator):
     def _with_bits(
         self, model: Any, rows: np.ndarray, bits: LinearBits, before: LinearModule | None
     ) -> LinearModule:
-        probes = rows[:: -(-len(rows) // _PROBES)]
+        probes = rows[:: -(-len(rows) // (_MANY_PROBES if self._folded else _PROBES))]
         if before is not None:
             mapped = before.mapped
             affine = self._read(model, mapped, probes)
@@ -121,14 +128,15 @@ class LinearEstimator(WrappingEstimator):
         maps: list[FeatureMap] = [Plain.around(rows), Squares.around(rows)]
         if rows.shape[1] <= _MOST_PAIRED:
             maps.append(Products.around(rows))
-        maps.append(Bits.around(rows, bits.inputs))
-        for mapped in sorted(maps, key=lambda each: each(probes).shape[1]):
+        maps.append(Bits.around(rows, min(bits.inputs, _MOST_STATE_BITS)))
+        for mapped in sorted(maps, key=lambda each: each(probes[:1]).shape[1]):
             # Steps refuse rows in words of their own.
             with suppress(ModelError, ValueError):
                 return self._read(model, mapped, probes), mapped
         raise ModelError(
             f"with them, a {type(model).__name__} is neither affine or quadratic in the features "
-            "nor a sum of functions of one feature each"
+            "nor a sum of functions of one feature each (products are tried of "
+            f"{_MOST_PAIRED} features at most)"
         )
 
     def _read(self, model: Any, mapped: FeatureMap, rows: np.ndarray) -> Affine:

@@ -8,8 +8,9 @@ import numpy as np
 
 from cipherlearn.errors import ModelError
 
-#: How far results may be from the affine function that was read, in parts of what they are sums of.
-TOLERANCE = 1e-6
+#: How far results may be from the affine function that was read, in parts of how much they vary,
+#: and of what they are sums of, which is rounded.
+TOLERANCE, ROUNDING = 1e-4, 1e-10
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,11 +29,20 @@ class Affine:
     def check(self, theirs: np.ndarray, rows: np.ndarray) -> None:
         """Raise `ModelError` unless a library gives the same results for rows."""
         size = np.abs(rows) @ np.abs(self.weights) + np.abs(self.constant)
-        same_shape = theirs.shape == size.shape
-        if not same_shape or not (np.abs(self(rows) - theirs) <= TOLERANCE * (1.0 + size)).all():
+        if theirs.shape != size.shape:
+            raise ModelError(
+                f"the model gives results of shape {theirs.shape}, and not {size.shape}: it cannot "
+                "be computed as a product with weights"
+            )
+        bound = TOLERANCE * np.ptp(theirs, axis=0, keepdims=True) + ROUNDING * size
+        error = np.abs(self(rows) - theirs)
+        beyond = ~(error <= bound + np.finfo(np.float64).tiny).all(axis=1)
+        if beyond.any():
+            row = int(np.flatnonzero(beyond)[0])
             raise ModelError(
                 "the model is not an affine function of what the client encrypts: it cannot be "
-                "computed as a product with weights"
+                f"computed as a product with weights (at row {row} of those that were tried, it "
+                f"gives {theirs[row].tolist()}, and the product {self(rows)[row].tolist()})"
             )
 
     @property

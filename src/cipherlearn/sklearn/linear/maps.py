@@ -1,4 +1,4 @@
-"""What the client computes of its features before it encrypts them: maps that no model decides.
+"""What the client computes of its features before it encrypts them: maps that no target decides.
 
 A model that is affine in the mapped features needs no look-up, whatever it is in the features
 themselves: naive Bayes and discriminants are quadratic, and any sum of functions of one feature
@@ -30,6 +30,9 @@ class FeatureMap(ABC):
 
     #: Whether it gives zeros and ones, which one bit each stands for.
     is_binary: ClassVar[bool] = False
+
+    #: What the client learns of the training data by it.
+    tells: ClassVar[str] = "ranges of the features"
 
     @abstractmethod
     def __call__(self, rows: np.ndarray) -> np.ndarray:
@@ -125,6 +128,8 @@ class Plain(_Polynomial):
 class Squares(_Polynomial):
     """The features and their squares."""
 
+    tells: ClassVar[str] = "ranges of the features and of their squares"
+
     @staticmethod
     def factors(n_features: int) -> tuple[np.ndarray, np.ndarray]:
         """Each with itself."""
@@ -134,6 +139,8 @@ class Squares(_Polynomial):
 
 class Products(_Polynomial):
     """The features, their squares, and the product of each two: for n features, n (n + 3) / 2."""
+
+    tells: ClassVar[str] = "ranges of the features and of their products"
 
     @staticmethod
     def factors(n_features: int) -> tuple[np.ndarray, np.ndarray]:
@@ -155,6 +162,7 @@ class Above(FeatureMap):
     threshold: float
     n_features: int
     is_binary: ClassVar[bool] = True
+    tells: ClassVar[str] = "nothing"
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         """0 or 1 for each feature."""
@@ -179,6 +187,7 @@ class Bits(FeatureMap):
 
     codes: Sequence[FeatureCode]
     is_binary: ClassVar[bool] = True
+    tells: ClassVar[str] = "cuts of the features, half of them by how their values are distributed"
 
     @classmethod
     def around(cls, rows: np.ndarray, bits: int) -> Bits:

@@ -81,7 +81,7 @@ class Box:
     Parameters
     ----------
     low, span : numpy.ndarray of float64, shape (features,)
-        Features that do not vary have a span of 1.
+        What does not vary has a span of zero, and no weight: it is part of the constant.
     """
 
     low: np.ndarray
@@ -93,7 +93,7 @@ class Box:
         low, high = rows.min(axis=0), rows.max(axis=0)
         if known is not None:
             low, high = np.minimum(low, known.low), np.maximum(high, known.low + known.span)
-        return cls(low, np.where(high > low, high - low, 1.0))
+        return cls(low, high - low)
 
     @classmethod
     def unit(cls, n_features: int) -> Box:
@@ -102,7 +102,7 @@ class Box:
 
     def units(self, rows: np.ndarray) -> np.ndarray:
         """Rows with features from 0 to 1."""
-        return np.asarray((rows - self.low) / self.span)
+        return np.asarray((rows - self.low) / np.where(self.span > 0, self.span, 1.0))
 
     def in_units(self, affine: Affine) -> Affine:
         """The same function of `units`."""

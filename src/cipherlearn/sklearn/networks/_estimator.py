@@ -230,6 +230,12 @@ class KernelMachine(NetworkEstimator):
 
     max_points: Any
 
+    @property
+    def client_learns(self) -> str:
+        """What whoever encrypts rows learns of the training data."""
+        # Squared lengths are those from the mean, and limited.
+        return "ranges of the features; of radial kernels, also the mean of the rows and a radius"
+
     def _options(self) -> NetworkBits:
         most = self.max_points
         if most is not None and (

@@ -228,6 +228,13 @@ class TreeEstimator(ImportingEstimator):
         return super()._raw(X, fhe)
 
     @property
+    def client_learns(self) -> str:
+        """What whoever encrypts rows learns of the training data."""
+        if self._sends_used:
+            return "the thresholds of the model"
+        return "cuts of the features, half of them by how their values are distributed"
+
+    @property
     def _sends_used(self) -> bool:
         """Whether the client sends what the model reads, instead of what the grid has."""
         return self.inputs == "used-thresholds"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from sklearn import isotonic
@@ -31,6 +31,8 @@ class IsotonicRegression(
 
     The client encrypts the bits of the state that its value is in, one of ``2**op_inputs`` at most.
     """
+
+    takes_steps: ClassVar[bool] = False  # the client has to know which values are out of bounds
 
     def _map(self, model: Any, rows: np.ndarray, bits: LinearBits) -> FeatureMap:
         del model

@@ -139,8 +139,8 @@ class _Generalized(LinearRegressor):
 
     @classmethod
     def _library_scores(cls, model: Any, rows: np.ndarray) -> np.ndarray:
-        values = np.asarray(model.predict(rows))
-        return np.log(values) if _is_logarithmic(model) else values
+        # Not by predictions: their logarithm is lost where they are zero to a computer.
+        return np.asarray(rows @ model.coef_ + model.intercept_)
 
     def _link(self) -> Link:
         return Exponential() if _is_logarithmic(self.sklearn_model) else Identity()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from sklearn import naive_bayes
@@ -59,6 +59,8 @@ class CategoricalNB(_NaiveBayes, wraps=naive_bayes.CategoricalNB):
 
     The client encrypts bits that tell the categories apart: one less than there are.
     """
+
+    takes_steps: ClassVar[bool] = False  # its features are numbers of categories
 
     def _map(self, model: Any, rows: np.ndarray, bits: LinearBits) -> FeatureMap:
         del rows, bits
