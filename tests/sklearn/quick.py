@@ -92,6 +92,16 @@ SINGLE: dict[str, dict[str, Any]] = {
 }
 
 
+#: What is told of so few rows and rounds: neighbours of noise, another one of which is another
+#: prediction, and perceptrons that are not trained to the end.
+TOLD = [
+    *(pytest.mark.filterwarnings(f"ignore:the {name} does not predict X") for name in NEIGHBORS),
+    pytest.mark.filterwarnings(
+        "ignore:.*Maximum iterations.*:sklearn.exceptions.ConvergenceWarning"
+    ),
+]
+
+
 def made(name: str) -> Any:
     """An estimator that is trained in no time; what keeps it from being imported, if anything."""
     try:

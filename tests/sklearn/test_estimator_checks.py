@@ -33,6 +33,7 @@ from cipherlearn.errors import (
 from cipherlearn.sklearn._catalog import estimator_names
 from tests.sklearn.quick import (
     NEIGHBORS,
+    TOLD,
     TREES,
     data_for,
     importable,
@@ -44,15 +45,7 @@ from tests.sklearn.quick import (
 
 OUTLIERS = {"IsolationForest"}
 
-#: Neighbours of noise: another one of them is another prediction. Perceptrons are trained briefly.
-pytestmark = [
-    pytest.mark.filterwarnings(f"ignore:the {name} does not predict X") for name in NEIGHBORS
-]
-pytestmark.append(
-    pytest.mark.filterwarnings(
-        "ignore:.*Maximum iterations.*:sklearn.exceptions.ConvergenceWarning"
-    )
-)
+pytestmark = TOLD
 
 #: Parts of so few rows have ranges of their own, and are no measure of agreement.
 FEW_ROWS = pytest.mark.filterwarnings(

@@ -33,23 +33,15 @@ from cipherlearn.errors import (
 from cipherlearn.onnx import run_with_onnxruntime
 from cipherlearn.sklearn._catalog import estimator_names
 from cipherlearn.sklearn.trees.ensemble import TreeEnsemble
-from tests.sklearn.quick import LINEAR, NEIGHBORS, TREES, data_for, numbers_for, outputs, quick
+from tests.sklearn.quick import LINEAR, TOLD, TREES, data_for, numbers_for, outputs, quick
 
-#: Neighbours of noise: another one of them is another prediction.
-pytestmark = [
-    pytest.mark.filterwarnings(f"ignore:the {name} does not predict X") for name in NEIGHBORS
-]
+pytestmark = TOLD
 
 
 @pytest.fixture(params=estimator_names())
 def name(request: pytest.FixtureRequest) -> Iterator[str]:
     quick(request.param)  # skips if its library is not there
     return request.param
-
-
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:.*Maximum iterations.*:sklearn.exceptions.ConvergenceWarning"
-)
 
 
 @pytest.fixture(params=TREES)

@@ -25,7 +25,7 @@ def test_a_wrong_reading_is_seen_whatever_the_units(size: float) -> None:
         ROWS @ WEIGHTS,
         np.full((7, 2), np.nan),
     ):
-        with pytest.raises(ModelError, match=r"not an affine function .* at row 0"):
+        with pytest.raises(ModelError, match=r"not an affine function .*at row 0"):
             right.check(values, rows)
     with pytest.raises(ModelError, match=r"shape \(7, 1\), and not \(7, 2\)"):
         right.check(right(rows)[:, :1], rows)
