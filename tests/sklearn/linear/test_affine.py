@@ -29,3 +29,8 @@ def test_a_wrong_reading_is_seen_whatever_the_units(size: float) -> None:
             right.check(values, rows)
     with pytest.raises(ModelError, match=r"shape \(7, 1\), and not \(7, 2\)"):
         right.check(right(rows)[:, :1], rows)
+
+
+def test_scores_that_are_all_zero_but_for_rounding() -> None:
+    nothing = Affine(np.zeros((5, 2)), np.full(2, -4e-16))
+    nothing.check(np.full((7, 2), -8.9e-16), ROWS)

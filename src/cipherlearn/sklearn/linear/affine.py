@@ -9,8 +9,9 @@ import numpy as np
 from cipherlearn.errors import ModelError
 
 #: How far results may be from the affine function that was read, in parts of how much they vary,
-#: and of what they are sums of, which is rounded.
-TOLERANCE, ROUNDING = 1e-4, 1e-10
+#: and of what they are sums of, which is rounded; and what is left of numbers around one that cancel
+#: each other in a library.
+TOLERANCE, ROUNDING, LEAST = 1e-4, 1e-10, 1e-12
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +37,7 @@ class Affine:
             )
         bound = TOLERANCE * np.ptp(theirs, axis=0, keepdims=True) + ROUNDING * size
         error = np.abs(self(rows) - theirs)
-        beyond = ~(error <= bound + np.finfo(np.float64).tiny).all(axis=1)
+        beyond = ~(error <= bound + LEAST).all(axis=1)
         if beyond.any():
             row = int(np.flatnonzero(beyond)[0])
             raise ModelError(
