@@ -9,8 +9,8 @@ import numpy as np
 from cipherlearn.errors import ModelError
 
 #: How far results may be from the affine function that was read, in parts of how much they vary,
-#: and of what they are sums of, which is rounded; and what is left of numbers around one that cancel
-#: each other in a library.
+#: and of what they are sums of, which is rounded; and what is left of numbers around one that
+#: cancel each other in a library.
 TOLERANCE, ROUNDING, LEAST = 1e-4, 1e-10, 1e-12
 
 
