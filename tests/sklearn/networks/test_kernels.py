@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_breast_cancer
 from sklearn.metrics.pairwise import pairwise_kernels
+from sklearn.preprocessing import StandardScaler
 
+from cipherlearn.circuit import count_lookups
 from cipherlearn.errors import ModelError
+from cipherlearn.sklearn import SVC
 from cipherlearn.sklearn.linear.affine import Affine
 from cipherlearn.sklearn.networks.kernels import KERNELS, Kernel, kernel_machine
 from cipherlearn.sklearn.networks.network import Network
@@ -52,3 +56,13 @@ def test_a_machine_without_points_is_constant() -> None:
 def test_other_kernels_are_refused(kernel: object) -> None:
     with pytest.raises(ModelError, match=r"cannot be encrypted.* 'linear', 'poly', .*'sigmoid'"):
         Kernel.of(kernel, 1.0, 3.0, 0.0)
+
+
+@pytest.mark.parametrize("gamma", [0.3, 10.0])
+@pytest.mark.filterwarnings("ignore::cipherlearn.errors.AgreementWarning")
+def test_steep_kernels_stay_in_their_range(gamma: float) -> None:
+    rows, labels = load_breast_cancer(return_X_y=True)
+    rows = StandardScaler().fit_transform(rows)[:120]
+    model = SVC(gamma=gamma, n_bits=6).fit(rows, labels[:120])
+    assert model.agreement_ > 0.95
+    assert count_lookups(model.circuit).total <= len(model.support_vectors_)

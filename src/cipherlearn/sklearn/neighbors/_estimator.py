@@ -151,6 +151,13 @@ class NeighborsEstimator(WrappingEstimator):
         """The metric that parameters name."""
         return Metric.of(self)
 
+    @property
+    def client_learns(self) -> str:
+        """What whoever encrypts rows, and gets the answers, learns of the training data."""
+        if self._reveals:
+            return "ranges of the features, and by distances where the references are"
+        return "ranges of the features, and in answers how many references of which kind are near"
+
     def _options(self) -> SelectionBits | LinearBits:
         check_choice(self.reveal, "reveal", REVEALED)
         self._metric()

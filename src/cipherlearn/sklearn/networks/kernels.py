@@ -73,7 +73,7 @@ class Kernel:
             squares = np.square(moved).sum(axis=1)
             of_square = np.full((1, len(points)), -self.gamma)
             weights = np.concatenate([2.0 * self.gamma * moved.T, of_square])
-            return Layer(weights, -self.gamma * squares, "Exp")
+            return Layer(weights, -self.gamma * squares, "Exp", most=0.0)
         weights, constant = self.gamma * points.T, np.full(len(points), self.coef0)
         if self.name == "sigmoid":
             return Layer(weights, constant, "Tanh")

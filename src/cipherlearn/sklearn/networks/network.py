@@ -30,29 +30,37 @@ class Layer:
         An operator of ONNX with one operand, or ``"Pow"``; none if empty.
     exponent : float, default=1.0
         Of ``"Pow"``.
+    most : float, default=infinity
+        Sums are limited to it before the function. No row may reach beyond; but ranges have a
+        margin, and an exponential function gives anything there.
     """
 
     weights: np.ndarray
     constant: np.ndarray
     function: str = ""
     exponent: float = 1.0
+    most: float = np.inf
 
     def nodes(self, source: str, result: str) -> list[onnx.NodeProto]:
         """The operators, from one tensor to another."""
         names = [f"{result}/{of}" for of in ("weights", "constant", "exponent", "sums")]
         if not self.function:
             return [node("Gemm", [source, *names[:2]], result)]
-        operands = [names[3], *([names[2]] if self.function == "Pow" else [])]
-        return [
-            node("Gemm", [source, *names[:2]], names[3]),
-            node(self.function, operands, result),
-        ]
+        found = [node("Gemm", [source, *names[:2]], names[3])]
+        sums = names[3]
+        if np.isfinite(self.most):
+            sums = f"{result}/limited"
+            found.append(node("Min", [names[3], f"{result}/most"], sums))
+        operands = [sums, *([names[2]] if self.function == "Pow" else [])]
+        return [*found, node(self.function, operands, result)]
 
     def constants(self, result: str) -> list[onnx.TensorProto]:
         """What they read."""
         values = {"weights": self.weights, "constant": self.constant}
         if self.function == "Pow":
             values["exponent"] = np.array(self.exponent)
+        if self.function and np.isfinite(self.most):
+            values["most"] = np.array(self.most)
         return [constant(f"{result}/{name}", array) for name, array in values.items()]
 
 
