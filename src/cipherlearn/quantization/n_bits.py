@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,36 @@ MAXIMUM_MODEL_BITS = 16
 ROUNDING_RANGE = (2, 8)
 
 _KEYS = ("model_inputs", "op_weights", "op_inputs", "model_outputs")
+
+
+def bits_by_key(
+    n_bits: Mapping[str, Any], ranges: Mapping[str, tuple[int, int]], mandatory: Sequence[str]
+) -> dict[str, int]:
+    """A dictionary of widths, checked.
+
+    Parameters
+    ----------
+    n_bits : dict
+    ranges : dict
+        The fewest and the most bits, for each key that is taken.
+    mandatory : sequence of str
+        Keys that must be there.
+
+    Raises
+    ------
+    UnknownKeyError
+        If there are other keys.
+    InvalidParameterError
+        If a key is missing, or a width is not an integer in its range.
+    """
+    if unknown := sorted(str(key) for key in n_bits if key not in ranges):
+        raise UnknownKeyError(f"n_bits does not take the keys {unknown}; it takes {list(ranges)}")
+    if missing := [key for key in mandatory if key not in n_bits]:
+        raise InvalidParameterError(f"n_bits lacks the mandatory keys {missing}")
+    return {
+        key: check_bits(value, f"n_bits[{key!r}]", ranges[key][1], ranges[key][0])
+        for key, value in n_bits.items()
+    }
 
 
 def get_n_bits_dict(n_bits: int | Mapping[str, int]) -> dict[str, int]:
@@ -56,13 +86,8 @@ def get_n_bits_dict(n_bits: int | Mapping[str, int]) -> dict[str, int]:
         bits = check_bits(n_bits, "n_bits", MAXIMUM_MODEL_BITS)
         model_bits = max(DEFAULT_MODEL_BITS, bits)
         return dict(zip(_KEYS, (model_bits, bits, bits, model_bits), strict=True))
-    unknown = sorted(str(key) for key in n_bits if key not in _KEYS)
-    if unknown:
-        raise UnknownKeyError(f"n_bits does not take the keys {unknown}; it takes {list(_KEYS)}")
-    missing = [key for key in ("op_inputs", "op_weights") if key not in n_bits]
-    if missing:
-        raise InvalidParameterError(f"n_bits lacks the mandatory keys {missing}")
-    given = {k: check_bits(v, f"n_bits[{k!r}]", MAXIMUM_MODEL_BITS) for k, v in n_bits.items()}
+    ranges = dict.fromkeys(_KEYS, (1, MAXIMUM_MODEL_BITS))
+    given = bits_by_key(n_bits, ranges, ("op_inputs", "op_weights"))
     given.setdefault("model_inputs", DEFAULT_MODEL_BITS)
     given.setdefault("model_outputs", max(DEFAULT_MODEL_BITS, given["op_inputs"]))
     if given["model_outputs"] < given["op_inputs"]:

@@ -11,8 +11,9 @@ from cipherlearn.circuit import Builder, Circuit, Evaluation
 from cipherlearn.circuit.values import IntValue
 from cipherlearn.engines import CompileOptions, Engine, Program
 from cipherlearn.engines.execution import FheMode, run_circuit
-from cipherlearn.errors import InvalidParameterError, NotCompiledError, UnknownKeyError
+from cipherlearn.errors import InvalidParameterError, NotCompiledError
 from cipherlearn.quantization.circuit_model import CircuitModel
+from cipherlearn.quantization.n_bits import bits_by_key
 from cipherlearn.quantization.quantizers import (
     MAXIMUM_BITS,
     MinMaxQuantizationStats,
@@ -60,13 +61,8 @@ class LinearBits:
         if not isinstance(n_bits, dict):
             bits = check_bits(n_bits, "n_bits", MOST_BITS)
             return cls(bits, bits)
-        if unknown := sorted(str(key) for key in n_bits if key not in keys):
-            raise UnknownKeyError(
-                f"n_bits does not take the keys {unknown}; it takes 'op_inputs' and 'op_weights'"
-            )
-        if missing := [key for key in keys if key not in n_bits]:
-            raise InvalidParameterError(f"n_bits lacks the mandatory keys {missing}")
-        return cls(*(check_bits(n_bits[key], f"n_bits[{key!r}]", MOST_BITS) for key in keys))
+        given = bits_by_key(n_bits, dict.fromkeys(keys, (1, MOST_BITS)), keys)
+        return cls(*(given[key] for key in keys))
 
     @property
     def as_dict(self) -> dict[str, int]:

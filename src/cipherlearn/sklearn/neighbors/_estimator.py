@@ -10,8 +10,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from cipherlearn.errors import InvalidParameterError, UnknownKeyError
+from cipherlearn.errors import InvalidParameterError
 from cipherlearn.quantization.circuit_model import CircuitModel
+from cipherlearn.quantization.n_bits import bits_by_key
 from cipherlearn.quantization.quantizers import check_bits
 from cipherlearn.sklearn._base import check_choice
 from cipherlearn.sklearn._wrapping import WrappingEstimator
@@ -49,26 +50,14 @@ class SelectionBits:
         InvalidParameterError, UnknownKeyError
             If it is neither, a number is out of range, or a key is missing or unknown.
         """
-        keys = ("op_inputs", "op_distances")
         if not isinstance(n_bits, dict):
             return cls(check_bits(n_bits, "n_bits", MOST_BITS))
-        if unknown := sorted(str(key) for key in n_bits if key not in keys):
-            raise UnknownKeyError(
-                f"n_bits does not take the keys {unknown}; it takes 'op_inputs' and 'op_distances'"
-            )
-        if "op_inputs" not in n_bits:
-            raise InvalidParameterError("n_bits lacks the mandatory keys ['op_inputs']")
-        inputs = check_bits(n_bits["op_inputs"], "n_bits['op_inputs']", MOST_BITS)
-        distances = n_bits.get("op_distances", USUAL_DISTANCE_BITS)
-        if (
-            check_bits(distances, "n_bits['op_distances']", MOST_DISTANCE_BITS)
-            < LEAST_DISTANCE_BITS
-        ):
-            raise InvalidParameterError(
-                f"n_bits['op_distances'] must be from {LEAST_DISTANCE_BITS} to "
-                f"{MOST_DISTANCE_BITS}, not {distances}"
-            )
-        return cls(inputs, int(distances))
+        ranges = {
+            "op_inputs": (1, MOST_BITS),
+            "op_distances": (LEAST_DISTANCE_BITS, MOST_DISTANCE_BITS),
+        }
+        given = bits_by_key(n_bits, ranges, ["op_inputs"])
+        return cls(given["op_inputs"], given.get("op_distances", USUAL_DISTANCE_BITS))
 
     @property
     def as_dict(self) -> dict[str, int]:

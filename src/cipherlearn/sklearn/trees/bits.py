@@ -11,7 +11,8 @@ from sklearn.base import clone, is_classifier
 from sklearn.model_selection import train_test_split
 from sklearn.utils import _safe_indexing
 
-from cipherlearn.errors import InvalidParameterError, UnknownKeyError
+from cipherlearn.errors import InvalidParameterError
+from cipherlearn.quantization.n_bits import bits_by_key
 from cipherlearn.quantization.quantizers import check_bits
 
 #: Most bits of a feature: its unary code has a ciphertext for each state.
@@ -60,16 +61,10 @@ class TreeBits:
         if not isinstance(n_bits, Mapping):
             bits = check_bits(n_bits, "n_bits", MOST_INPUT_BITS)
             return cls(bits, max(bits, usual))
-        unknown = sorted(str(key) for key in n_bits if key not in {"op_inputs", "op_leaves"})
-        if unknown:
-            raise UnknownKeyError(
-                f"n_bits does not take the keys {unknown}; it takes 'op_inputs' and 'op_leaves'"
-            )
-        if "op_inputs" not in n_bits:
-            raise InvalidParameterError("n_bits lacks the mandatory key 'op_inputs'")
-        inputs = check_bits(n_bits["op_inputs"], "n_bits['op_inputs']", MOST_INPUT_BITS)
-        leaves = n_bits.get("op_leaves", max(inputs, usual))
-        return cls(inputs, check_bits(leaves, "n_bits['op_leaves']", MOST_LEAF_BITS))
+        ranges = {"op_inputs": (1, MOST_INPUT_BITS), "op_leaves": (1, MOST_LEAF_BITS)}
+        given = bits_by_key(n_bits, ranges, ["op_inputs"])
+        inputs = given["op_inputs"]
+        return cls(inputs, given.get("op_leaves", max(inputs, usual)))
 
     @property
     def as_dict(self) -> dict[str, int]:

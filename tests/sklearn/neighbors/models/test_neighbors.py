@@ -179,7 +179,7 @@ def test_wrong_parameters() -> None:
         KNeighborsClassifier(reveal="all").fit(X, Y)
     with pytest.raises(InvalidParameterError, match=r"metric: .*'chebyshev'"):
         KNeighborsClassifier(metric="chebyshev").fit(X, Y)
-    with pytest.raises(InvalidParameterError, match=r"op_distances.*2 to 8"):
+    with pytest.raises(InvalidParameterError, match=r"op_distances.*between 2 and 8"):
         KNeighborsClassifier(n_bits={"op_inputs": 4, "op_distances": 1}).fit(X, Y)
     with pytest.raises(InvalidParameterError, match="8 at most"):
         KNeighborsClassifier(n_bits=9, p=1, reveal="distances").fit(X, Y)
