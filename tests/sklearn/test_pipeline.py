@@ -167,7 +167,7 @@ def test_columns_by_name() -> None:
     model, wanted = make_pipeline(columns, logistic()).fit_benchmark(frame, NAMES)
     assert type(model.module_.mapped) is Plain
     assert (model.predict(frame) == wanted.predict(frame)).mean() > 0.99
-    with pytest.raises(ValueError, match="feature names"):
+    with pytest.raises(ValueError, match="missing"):
         model.predict(frame.rename(columns={"a": "z"}))
     mixed = frame.assign(d=np.where(X[:, 3] > 1, "wide", "narrow"))
     columns = compose.ColumnTransformer(
@@ -291,21 +291,84 @@ def test_steps_of_ours_are_read_as_float_models_wherever_they_are() -> None:
     np.testing.assert_array_equal(coarse.predict_proba(X), fine.predict_proba(X))
 
 
+def test_what_float_pipelines_have() -> None:
+    model = make_pipeline(preprocessing.StandardScaler(), ours.PCA(2, n_bits=10))
+    model, wanted = model.fit_benchmark(X, random_state=0)
+    np.testing.assert_allclose(model.score_samples(X), wanted.score_samples(X))
+    assert model.score(X) == pytest.approx(wanted.score(X))
+    features = model.transform(X)
+    found = model.inverse_transform(features)
+    np.testing.assert_allclose(found, wanted.inverse_transform(features))
+    with pytest.raises(InvalidParameterError, match="in the clear"):
+        model.score_samples(X, fhe="execute")
+    assert type(model.sklearn_model) is floats.Pipeline
+    np.testing.assert_array_equal(model.sklearn_model.transform(X), wanted.transform(X))
+    drawn = make_pipeline(preprocessing.MinMaxScaler(), ours.SGDClassifier(), public=True)
+    drawn, wanted = drawn.fit_benchmark(X, NAMES)
+    np.testing.assert_array_equal(drawn.sklearn_model.predict(X), wanted.predict(X))
+    assert drawn.get_params()["sgdclassifier__random_state"] is None
+
+
 def test_what_needs_the_client_says_so() -> None:
     gaps = np.where(np.eye(150, 4) > 0, np.nan, X)
-    frame = pd.DataFrame(X, columns=list("abcd")).assign(e=NAMES)
-    parts = [
-        ("n", preprocessing.StandardScaler(), ["a"]),
-        ("c", preprocessing.OneHotEncoder(), ["e"]),
-    ]
-    for step, rows in (
-        (impute.SimpleImputer(), gaps),
-        (compose.ColumnTransformer(parts), frame),
-    ):
-        with pytest.raises(InvalidParameterError, match="public="):
-            make_pipeline(step, logistic()).fit(rows, NAMES)
-        model, wanted = make_pipeline(step, logistic(), public=True).fit_benchmark(rows, NAMES)
-        assert (model.predict(rows) == wanted.predict(rows)).mean() > 0.99
+    with pytest.raises(InvalidParameterError, match="public="):
+        make_pipeline(impute.SimpleImputer(), logistic()).fit(gaps, NAMES)
+    steps = [impute.SimpleImputer(), logistic()]
+    model, wanted = make_pipeline(*steps, public=True).fit_benchmark(gaps, NAMES)
+    assert (model.predict(gaps) == wanted.predict(gaps)).mean() > 0.99
+
+
+WORDS = pd.DataFrame(X, columns=list("abcd")).assign(e=np.where(X[:, 3] > 1, "wide", "narrow"))
+
+
+def words_beside(*others: Any) -> Any:
+    coded = preprocessing.OneHotEncoder(handle_unknown="ignore")
+    return compose.ColumnTransformer([*others, ("e", coded, ["e"])])
+
+
+def test_words_stay_with_the_client_and_numbers_are_scaled_under_encryption() -> None:
+    scaled = floats.make_pipeline(preprocessing.StandardScaler(), decomposition.PCA(2))
+    columns = words_beside(("n", scaled, ["a", "d", "b"]), ("out", "drop", ["c"]))
+    model, wanted = make_pipeline(columns, logistic()).fit_benchmark(WORDS, NAMES)
+    assert model.client_steps_ == ["columntransformer__e"]
+    assert model.encrypted_steps_ == ["columntransformer__n", "logisticregression"]
+    assert "categories" in model.client_learns_["columntransformer__e"]
+    assert type(model.module_.mapped) is Plain
+    assert model.circuit.inputs[0].shape == (1, 5)
+    assert (model.predict(WORDS) == wanted.predict(WORDS)).mean() > 0.99
+    model.compile(engine="clear")
+    found = model.predict_proba(WORDS[:9], fhe="execute")
+    np.testing.assert_array_equal(found, model.predict_proba(WORDS[:9]))
+    assert model.predict(WORDS.assign(e="new")).shape == (150,)
+    copied = pickle.loads(pickle.dumps(model))  # noqa: S301
+    np.testing.assert_array_equal(copied.predict(WORDS), model.predict(WORDS))
+    imported = from_model(wanted, WORDS, n_bits=10)
+    assert imported.client_steps_ == model.client_steps_
+
+
+def test_branches_can_be_public() -> None:
+    filled = floats.make_pipeline(impute.SimpleImputer(), preprocessing.StandardScaler())
+    columns = words_beside(("n", filled, ["a", "d"]), ("s", preprocessing.StandardScaler(), ["b"]))
+    gaps = WORDS.mask(np.eye(150, 5) > 0).assign(e=WORDS["e"], b=WORDS["b"])
+    steps = [columns, logistic()]
+    with pytest.raises(InvalidParameterError, match="public="):
+        make_pipeline(*steps).fit(gaps, NAMES)
+    model = make_pipeline(*steps, public=["columntransformer__n"])
+    model, wanted = model.fit_benchmark(gaps, NAMES)
+    assert model.encrypted_steps_ == ["columntransformer__s", "logisticregression"]
+    assert "all that" in model.client_learns_["columntransformer__n"]
+    assert (model.predict(gaps) == wanted.predict(gaps)).mean() > 0.99
+
+
+def test_unions_are_parted_only_if_that_is_less_wide() -> None:
+    projected = ("pca", decomposition.PCA(2))
+    for other, client in (("passthrough", []), (preprocessing.PolynomialFeatures(3), ["union__o"])):
+        union = floats.FeatureUnion([projected, ("o", other)])
+        model = Pipeline([("union", union), ("clf", logistic())])
+        model, wanted = model.fit_benchmark(X, NAMES)
+        assert model.client_steps_ == client
+        assert type(model.module_.mapped) is Plain
+        assert (model.predict(X) == wanted.predict(X)).mean() > 0.99
 
 
 def test_wrong_pipelines() -> None:

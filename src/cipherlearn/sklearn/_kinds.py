@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from sklearn.utils import get_tags
 from sklearn.utils.metaestimators import available_if
 
 from cipherlearn.sklearn._agreement import Agreement, alike, as_probable
+from cipherlearn.sklearn._base import without_graph
 from cipherlearn.sklearn.links import Link, Logistic, Softmax
 
 
@@ -65,10 +67,15 @@ class Regressor(MirroredTags, Predicting, RegressorMixin):  # type: ignore[misc]
         return np.asarray(values[:, 0] if self._is_flat else values)
 
 
-def _has_probabilities(estimator: Any) -> bool:
-    # Asked of a model that is not fitted as well: some have them for some losses only.
-    model = estimator.sklearn_model
-    return hasattr(estimator._unfitted() if model is None else model, "predict_proba")  # noqa: SLF001
+def float_model_has(method: str) -> Callable[[Any], bool]:
+    """Whether the float model of an estimator has a method; a condition of `available_if`."""
+
+    def has(estimator: Any) -> bool:
+        # Asked of a model that is not fitted as well: some have it with some parameters only.
+        model = estimator.sklearn_model
+        return hasattr(estimator._unfitted() if model is None else model, method)  # noqa: SLF001
+
+    return has
 
 
 def of_each_class(scores: np.ndarray) -> np.ndarray:
@@ -92,7 +99,7 @@ class Classifier(MirroredTags, Predicting, ClassifierMixin):  # type: ignore[mis
             same |= as_probable(of_each_class(scores), of_each_class(theirs))
         return Agreement(float(same.mean()), len(rows), of_values=False)
 
-    @available_if(_has_probabilities)  # type: ignore[untyped-decorator]
+    @available_if(float_model_has("predict_proba"))  # type: ignore[untyped-decorator]
     def predict_proba(self: Any, X: Any, fhe: str = "disable") -> np.ndarray:
         """Probabilities of the classes: see `predict`.
 
@@ -103,7 +110,7 @@ class Classifier(MirroredTags, Predicting, ClassifierMixin):  # type: ignore[mis
         scores = self._raw(X, fhe)
         return np.asarray(self._link()(scores))
 
-    @available_if(_has_probabilities)  # type: ignore[untyped-decorator]
+    @available_if(float_model_has("predict_proba"))  # type: ignore[untyped-decorator]
     def predict_log_proba(self: Any, X: Any, fhe: str = "disable") -> np.ndarray:
         """Logarithms of `predict_proba`."""
         with np.errstate(divide="ignore"):  # a class may be impossible
@@ -170,6 +177,21 @@ class Transforming(MirroredTags, TransformerMixin):  # type: ignore[misc]
         numpy.ndarray of float64, shape (rows, new features)
         """
         return np.asarray(self._raw(X, fhe))
+
+    @available_if(float_model_has("inverse_transform"))  # type: ignore[untyped-decorator]
+    def inverse_transform(self: Any, X: Any) -> np.ndarray:
+        """Rows that have these new features, or come closest to it; by the float model, in clear.
+
+        Parameters
+        ----------
+        X : array-like of shape (rows, new features)
+
+        Returns
+        -------
+        numpy.ndarray of float64, shape (rows, features)
+        """
+        self.check_model_is_fitted()
+        return np.asarray(self.sklearn_model.inverse_transform(without_graph(X)))
 
     def get_feature_names_out(self: Any, input_features: Any = None) -> np.ndarray:
         """Names of the new features."""

@@ -193,7 +193,7 @@ class WrappingEstimator(EncryptedEstimator):
         """Rows as the float model takes them."""
         names = vars(self).get("feature_names_in_")  # of the first step
         for step in self._folded:
-            given = _named(rows, getattr(step, "feature_names_in_", names))
+            given = named(rows, getattr(step, "feature_names_in_", names))
             try:
                 rows = step.transform(given)
             except Exception as error:
@@ -284,7 +284,7 @@ class WrappingEstimator(EncryptedEstimator):
         return Identity()
 
 
-def _named(rows: Any, names: Any) -> Any:
+def named(rows: Any, names: Any) -> Any:
     """Rows with the names that a transformer knows its features by."""
     if names is None or hasattr(rows, "iloc"):
         return rows

@@ -5,15 +5,18 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn import pipeline as floats
 from sklearn.base import clone
+from sklearn.utils import check_random_state
 from sklearn.utils.metaestimators import available_if
 
 from cipherlearn.errors import AgreementWarning, InvalidParameterError, InvalidTypeError, ModelError
 from cipherlearn.sklearn._base import EncryptedEstimator, EstimatorNotFittedError
+from cipherlearn.sklearn._branches import branches_of, split
 from cipherlearn.sklearn._catalog import estimator_for
 from cipherlearn.sklearn._public_steps import public_part
 from cipherlearn.sklearn._reading import is_fitted
@@ -111,7 +114,7 @@ class Pipeline(floats.Pipeline):  # type: ignore[misc]
         self.__dict__.pop("encrypted_", None)
         if not self.steps:
             raise InvalidParameterError("the Pipeline is empty: give steps, the last an estimator")
-        _check_public(self.public, [name for name, _ in self.steps])
+        _check_public(self.public, self.steps)
         name, last = self.steps[-1]
         before = [(n, _float_twin(step)) for n, step in self.steps[:-1]]
         options = {"memory": self.memory, "verbose": self.verbose}
@@ -126,38 +129,69 @@ class Pipeline(floats.Pipeline):  # type: ignore[misc]
 
     def _adopt(self, trained: Sequence[tuple[str, Any]], X: Any) -> Self:
         """Take over fitted steps, the last of them an estimator of ours."""
-        names = [name for name, _ in trained]
-        transformers = [step for _, step in trained[:-1]]
-        final = trained[-1][1]
-        count = self._client_count(transformers, names)
         rows, own = X, []
-        for (_, given), step in zip(self.steps, transformers, strict=False):
+        for (_, given), (_, step) in zip(self.steps, trained[:-1], strict=False):
             own.append(_adopted(given, step, rows))
             rows = rows if _passes(step) else step.transform(rows)
-        rest = [step for step in transformers[count:] if not _passes(step)]
-        self._client = transformers[:count]
-        if rest:
-            final = self._folded(final, rest, self._client_rows(X), names[count:-1])
-        elif isinstance(final, WrappingEstimator):
+        name, final = trained[-1]
+        division, encrypted = self._encrypted(final, self._divisions(trained[:-1], X), X)
+        if encrypted is final and isinstance(final, WrappingEstimator):
             final.tell_agreement()
-        self.steps = [*zip(names, [*own, trained[-1][1]], strict=True)]
-        self.client_steps_, self.encrypted_steps_ = names[:count], names[count:]
-        tells = [public_part(step) for step in self._client]
+        self._client = [step for _, step in division.client]
+        names = [each for each, _ in trained]
+        self.steps = [*zip(names, [*own, final], strict=True)]
+        self.client_steps_ = [*division.public]
+        self.encrypted_steps_ = [*division.hidden, name]
+        tells = {label: public_part(step) for label, step in division.public.items()}
         self.client_learns_ = {
-            name: "all that the step learned" if told is None else told
-            for name, told in zip(names, tells, strict=False)
+            label: "all that the step learned" if told is None else told
+            for label, told in tells.items()
         }
-        self.client_learns_[names[-1]] = final.client_learns
-        self.encrypted_ = final
+        self.client_learns_[name] = encrypted.client_learns
+        self.encrypted_ = encrypted
         return self
 
-    def _client_count(self, transformers: Sequence[Any], names: Sequence[str]) -> int:
-        """How many leading steps the client computes."""
-        allowed = names if self.public is True else self.public or ()
-        for place, step in enumerate(transformers):
-            if public_part(step) is None and names[place] not in allowed:
-                return place
-        return len(transformers)
+    def _divisions(self, steps: Sequence[tuple[str, Any]], X: Any) -> list[_Division]:
+        """Ways to divide fitted steps among the client and the server."""
+
+        def is_public(label: str, step: Any) -> bool:
+            allowed = self.public if isinstance(self.public, Collection) else ()
+            return self.public is True or label in allowed or public_part(step) is not None
+
+        count = next((i for i, each in enumerate(steps) if not is_public(*each)), len(steps))
+        leading, rest = list(steps[:count]), list(steps[count:])
+        whole = _Division(leading, rest, dict(leading), [name for name, _ in rest])
+        if not rest:
+            return [whole]
+        name, step = rest[0]
+        rows = _through([each for _, each in leading], X)
+        parted = split(step, rows, lambda branch, part: is_public(f"{name}__{branch}", part))
+        if parted is None:
+            return [whole]
+        public = {f"{name}__{branch}": part for branch, part in parted.public.items()}
+        hidden = [f"{name}__{branch}" for branch in parted.hidden] + whole.hidden[1:]
+        client = [*leading, (name, parted.client)]
+        encrypted = [(name, parted.encrypted), *rest[1:]]
+        return [whole, _Division(client, encrypted, whole.public | public, hidden)]
+
+    def _encrypted(
+        self, final: Any, divisions: Sequence[_Division], X: Any
+    ) -> tuple[_Division, EncryptedEstimator]:
+        """The least wide way to compute the last step, and those before it that are not public."""
+        found: list[tuple[_Division, EncryptedEstimator]] = []
+        refusals = []
+        for division in divisions:
+            steps = [step for _, step in division.encrypted if not _passes(step)]
+            if not steps:
+                return division, final
+            rows = _through([step for _, step in division.client], X)
+            try:
+                found.append((division, self._folded(final, steps, rows, division.hidden)))
+            except InvalidParameterError as refusal:
+                refusals.append(refusal)
+        if not found:
+            raise refusals[0]
+        return min(found, key=lambda each: int(each[1].module_.affine.n_features))
 
     def _folded(
         self, final: Any, steps: Sequence[Any], rows: Any, names: list[str]
@@ -211,12 +245,12 @@ class Pipeline(floats.Pipeline):  # type: ignore[misc]
             raise InvalidParameterError(
                 "Pipeline.from_model needs rows X: it takes ranges from them"
             )
-        if inner := [name for name, step in model.steps if isinstance(step, EncryptedEstimator)]:
+        if inner := [name for name, step in model.steps if _is_ours(step)]:
             raise InvalidTypeError(
                 f"the steps {inner} are estimators of cipherlearn: a Pipeline of this package has "
                 "them from the start, with cipherlearn.sklearn.Pipeline(steps).fit(X, y)"
             )
-        _check_public(public, [name for name, _ in model.steps])
+        _check_public(public, model.steps)
         name, last = model.steps[-1]
         rows = X if len(model) == 1 else dense(model[:-1].transform(X))
         with warnings.catch_warnings():
@@ -228,16 +262,41 @@ class Pipeline(floats.Pipeline):  # type: ignore[misc]
 
     from_sklearn_model = from_model
 
-    def fit_benchmark(self, X: Any, y: Any = None, **params: Any) -> tuple[Self, Any]:
+    def fit_benchmark(
+        self, X: Any, y: Any = None, random_state: int | None = None, **params: Any
+    ) -> tuple[Self, Any]:
         """Fit, and train a pipeline of the float models beside.
+
+        Parameters
+        ----------
+        X, y : array-like
+        random_state : int, optional
+            Seed of all steps of both that have none. Default: one drawn at random. The parameters
+            of the steps stay what they are.
+        **params
+            As for `fit`.
 
         Returns
         -------
         (self, sklearn.pipeline.Pipeline)
-            Models that draw random numbers are alike if ``random_state`` is given.
         """
-        twins = [(name, _float_twin(step)) for name, step in self.steps]
-        return self.fit(X, y, **params), floats.Pipeline(twins).fit(X, y, **params)
+        given = self.get_params(deep=True)
+        unset = [n for n, v in given.items() if n.endswith("__random_state") and v is None]
+        seed = int(check_random_state(random_state).randint(2**15))
+        try:
+            self.set_params(**dict.fromkeys(unset, seed))
+            twins = [(name, _float_twin(step)) for name, step in self.steps]
+            self.fit(X, y, **params)
+        finally:
+            self.set_params(**dict.fromkeys(unset))  # training changes no parameter
+        return self, floats.Pipeline(twins).fit(X, y, **params)
+
+    @property
+    def sklearn_model(self) -> Any:
+        """The fitted pipeline of float models; None before `fit`."""
+        if not self.is_fitted:
+            return None
+        return floats.Pipeline([(n, s.sklearn_model if _is_ours(s) else s) for n, s in self.steps])
 
     def set_output(self, *, transform: Any = None) -> Self:
         """What `transform` gives: see scikit-learn."""
@@ -278,9 +337,7 @@ class Pipeline(floats.Pipeline):  # type: ignore[misc]
 
     def _client_rows(self, X: Any) -> Any:
         """Rows as the client encrypts them."""
-        for step in self._client:
-            X = X if _passes(step) else step.transform(X)
-        return dense(X) if self._client else X
+        return _through(self._client, X)
 
     def _answer(self, method: str, X: Any, **options: Any) -> Any:
         fitted = self._fitted()
@@ -343,17 +400,28 @@ class Pipeline(floats.Pipeline):  # type: ignore[misc]
         return float(self._answer("score", X, y=y, **options))
 
 
+@dataclass(frozen=True)
+class _Division:
+    """Who computes what: fitted steps of the client, and of the server; by name, whose they are."""
+
+    client: list[tuple[str, Any]]
+    encrypted: list[tuple[str, Any]]
+    public: dict[str, Any]
+    hidden: list[str]
+
+
 def make_pipeline(*steps: Any, public: bool | Collection[str] = False, **options: Any) -> Pipeline:
     """A pipeline whose steps are named after their classes: see `Pipeline`."""
     named = floats.make_pipeline(*steps).steps
     return Pipeline(named, public=public, **options)
 
 
-def _check_public(public: Any, names: Sequence[str]) -> None:
+def _check_public(public: Any, steps: Sequence[tuple[str, Any]]) -> None:
     """Raise `InvalidParameterError` unless it is a bool, or names of steps before the last."""
     if isinstance(public, bool):
         return
-    known = list(names[:-1])
+    known = [name for name, _ in steps[:-1]]
+    known += [f"{name}__{branch}" for name, step in steps[:-1] for branch, _ in branches_of(step)]
     is_list = isinstance(public, Collection) and not isinstance(public, str)
     if not is_list or any(name not in known for name in public):
         raise InvalidParameterError(
@@ -362,25 +430,36 @@ def _check_public(public: Any, names: Sequence[str]) -> None:
         )
 
 
+def _is_ours(step: Any) -> bool:
+    return isinstance(step, EncryptedEstimator)
+
+
 def _passes(step: Any) -> bool:
     return step is None or isinstance(step, str)
 
 
+def _through(steps: Sequence[Any], X: Any) -> Any:
+    """Rows after fitted steps."""
+    for step in steps:
+        X = X if _passes(step) else step.transform(X)
+    return dense(X) if steps else X
+
+
 def _float_twin(step: Any) -> Any:
     """The float model of a step, not fitted."""
-    if isinstance(step, EncryptedEstimator):
+    if _is_ours(step):
         return step._unfitted()  # noqa: SLF001
     if _passes(step):
         return step
     twin = clone(step)
     parts = twin.get_params(deep=True).items()
-    inner = {name: part for name, part in parts if isinstance(part, EncryptedEstimator)}
+    inner = {name: part for name, part in parts if _is_ours(part)}
     return twin.set_params(**{name: _float_twin(part) for name, part in inner.items()})
 
 
 def _encrypted_twin(step: Any) -> EncryptedEstimator:
     """The estimator of ours for the last step, not fitted."""
-    if isinstance(step, EncryptedEstimator):
+    if _is_ours(step):
         return step
     if _passes(step):
         raise InvalidParameterError(
@@ -393,7 +472,7 @@ def _encrypted_twin(step: Any) -> EncryptedEstimator:
 
 def _adopted(given: Any, trained: Any, rows: Any) -> Any:
     """A fitted step, of the kind that was given."""
-    if not isinstance(given, WrappingEstimator) or isinstance(trained, EncryptedEstimator):
+    if not isinstance(given, WrappingEstimator) or _is_ours(trained):
         return trained
     own = {name: getattr(given, name) for name in given.own_parameters}
     with warnings.catch_warnings():

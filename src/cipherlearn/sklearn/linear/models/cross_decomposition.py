@@ -37,6 +37,22 @@ class _Latent(ProjectingEstimator, LinearRegressor):
             return found
         return found, self.sklearn_model.transform(self._rows(X), without_graph(y))[1]
 
+    def inverse_transform(self, X: Any, y: Any = None) -> Any:
+        """Rows, and targets if there are some, of new features; by the float model, in the clear.
+
+        Parameters
+        ----------
+        X : array-like of shape (rows, components)
+        y : array-like of shape (rows, components), optional
+
+        Returns
+        -------
+        numpy.ndarray of float64, shape (rows, features), or a tuple of two of them
+        """
+        self.check_model_is_fitted()
+        targets = None if y is None else without_graph(y)
+        return self.sklearn_model.inverse_transform(without_graph(X), targets)
+
     def fit_transform(self, X: Any, y: Any = None, **fit_params: Any) -> Any:
         """Fit, and give the new features of rows and targets."""
         return self.fit(X, y, **fit_params).transform(X, y)
