@@ -72,6 +72,7 @@ QUICK_NETWORKS: dict[tuple[str, ...], Any] = {
 SINGLE: dict[str, dict[str, Any]] = {
     "GaussianProcessRegressor": {"alpha": 0.1, "kernel": 1.0 * RBF(2.0), "optimizer": None},
     "KernelRidge": {"kernel": "rbf"},
+    "MiniBatchSparsePCA": {"max_iter": 20},
     "NuSVR": {"C": 100.0},
     "SVR": {"C": 100.0},
     "LogisticRegressionCV": {
@@ -190,7 +191,7 @@ def numbers_for(estimator: Any) -> tuple[np.ndarray, ...]:
 def outputs(estimator: Any, X: Any, **options: Any) -> np.ndarray:
     """Whatever says most of rows."""
     for method in ("predict_proba", "score_samples", "decision_function"):
-        if hasattr(estimator, method):
+        if hasattr(estimator, method) and not is_only_transformer(estimator):
             return getattr(estimator, method)(X, **options)
     found = predictions(estimator, X, **options)
     return np.searchsorted(estimator.classes_, found) if found.dtype.kind in "UO" else found

@@ -64,32 +64,31 @@ def through_a_file(estimator: Any, folder: Path) -> Any:
     return joblib.load(folder / "estimator")
 
 
-@pytest.mark.parametrize(
-    "copied",
-    [
-        lambda e, _: pickle.loads(pickle.dumps(e)),  # noqa: S301
-        lambda e, _: copy.deepcopy(e),
-        lambda e, _: copy.copy(e),
-        through_a_file,
-    ],
-    ids=["pickle", "deepcopy", "copy", "joblib"],
-)
-def test_copies_predict_alike(
-    estimator: Any, copied: Callable[[Any, Path], Any], tmp_path: Path
-) -> None:
+COPIES: list[Callable[[Any, Path], Any]] = [
+    lambda e, _: pickle.loads(pickle.dumps(e)),  # noqa: S301
+    lambda e, _: copy.deepcopy(e),
+    lambda e, _: copy.copy(e),
+    through_a_file,
+]
+
+
+def test_copies_predict_alike(estimator: Any, tmp_path: Path) -> None:
     X, y = data_for(estimator)
     wanted = outputs(estimator.fit(X, y), X)
-    np.testing.assert_allclose(outputs(copied(estimator, tmp_path), X), wanted, rtol=1e-12)
+    for copied in COPIES:
+        other = copied(estimator, tmp_path)
+        np.testing.assert_allclose(outputs(other, X), wanted, rtol=1e-12)
     estimator.compile(engine="clear")
-    other = copied(estimator, tmp_path)
-    np.testing.assert_allclose(outputs(other, X), wanted, rtol=1e-12)
-    if not other.is_compiled:  # a program of an engine cannot be stored
-        assert other.fhe_circuit is None
-        with pytest.raises(NotCompiledError, match=r"compile\(\)"):
-            outputs(other, X, fhe="execute")
-        other.compile(engine="clear")
-    found = outputs(other, X[:5], fhe="execute")
-    np.testing.assert_allclose(found, wanted[:5], rtol=1e-12)
+    for copied in COPIES:
+        other = copied(estimator, tmp_path)
+        np.testing.assert_allclose(outputs(other, X), wanted, rtol=1e-12)
+        if not other.is_compiled:  # a program of an engine cannot be stored
+            assert other.fhe_circuit is None
+            with pytest.raises(NotCompiledError, match=r"compile\(\)"):
+                outputs(other, X, fhe="execute")
+            other.compile(engine="clear")
+        found = outputs(other, X[:5], fhe="execute")
+        np.testing.assert_allclose(found, wanted[:5], rtol=1e-12)
     assert estimator.is_compiled
 
 

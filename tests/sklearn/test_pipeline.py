@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn import compose, datasets, decomposition, impute, linear_model, preprocessing
 from sklearn import kernel_approximation as kernels
 from sklearn import pipeline as floats
@@ -21,8 +24,11 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from cipherlearn import sklearn as ours
 from cipherlearn.circuit import count_lookups
 from cipherlearn.errors import (
+    AgreementWarning,
+    CalibrationWarning,
     InvalidParameterError,
     InvalidTypeError,
+    ModelError,
     NotCompiledError,
     NotFittedError,
 )
@@ -278,6 +284,54 @@ def test_units_and_offsets_change_no_map(offset: float, unit: float) -> None:
     model = make_pipeline(*steps, ours.Ridge(n_bits=12)).fit(rows + offset, unit * targets)
     assert type(model.module_.mapped) is Products
     assert model.agreement_ > 0.999
+
+
+STEPS: dict[str, Callable[[], Any]] = {
+    "standard": preprocessing.StandardScaler,
+    "range": preprocessing.MinMaxScaler,
+    "components": lambda: decomposition.PCA(2),
+    "white": lambda: decomposition.PCA(2, whiten=True),
+    "powers": lambda: preprocessing.PolynomialFeatures(2),
+    "ranks": lambda: preprocessing.QuantileTransformer(n_quantiles=30),
+    "signs": preprocessing.Binarizer,
+    "splines": lambda: preprocessing.SplineTransformer(knots="quantile"),
+}
+LAST = {"logistic": logistic, "ridge": lambda: ours.Ridge(n_bits="auto"), "bayes": ours.GaussianNB}
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.sampled_from(list(STEPS)), min_size=1, max_size=3),
+    st.sampled_from(list(LAST)),
+    st.sampled_from([0.0, 1e3, -1e6]),
+    st.sampled_from([1.0, 1e-6, 1e5]),
+    st.sampled_from([0.02, 0.2, 1.0]),
+    st.integers(0, 99),
+)
+def test_new_rows_are_answered_as_by_float_steps_or_it_is_told(
+    names: list[str], last: str, offset: float, unit: float, rare: float, seed: int
+) -> None:
+    generator = np.random.default_rng(seed)
+    rows = generator.normal(size=(400, 4))
+    rows[:, 3] *= generator.random(400) < rare
+    values = rows[:, 0] + rows[:, 1] * rows[:, 2] + 0.5 * rows[:, 3]
+    rows, targets = unit * (rows + offset), values if last == "ridge" else values > 0
+    model = make_pipeline(*(STEPS[name]() for name in names), LAST[last]())
+    new = rows[1::2].clip(rows[::2].min(axis=0), rows[::2].max(axis=0))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", AgreementWarning)
+            warnings.simplefilter("error", CalibrationWarning)
+            warnings.simplefilter("ignore", RuntimeWarning)  # the library's, of constant features
+            found = model.fit(rows[::2], targets[::2]).predict(new)
+    except (InvalidParameterError, ModelError, AgreementWarning, CalibrationWarning):
+        return
+    wanted = model.sklearn_model.predict(new)
+    if last == "ridge":
+        assert np.mean((found - wanted) ** 2) <= 0.1 * wanted.var() + 1e-9
+    else:
+        assert (found == wanted).mean() > 0.93
 
 
 def test_steps_of_ours_are_read_as_float_models_wherever_they_are() -> None:

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import sparse
-from sklearn import datasets
+from sklearn import datasets, linear_model
 from sklearn.base import is_classifier
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import get_tags
+from sklearn.utils.validation import has_fit_parameter
 
 from cipherlearn.sklearn.linear._estimator import FineEstimator, centered
 from tests.sklearn.quick import KINDS, LINEAR, as_taken, data_for, outputs, predictions, quick
@@ -136,13 +137,21 @@ def test_rows_that_weigh_nothing_change_nothing(name: str) -> None:
     X, y = data_for(estimator)
     if "SGD" in name or name in {"Perceptron", "RANSACRegressor", "CategoricalNB"}:
         return  # they draw rows, or count categories, whatever they weigh
-    try:
-        estimator.fit(X, y, sample_weight=np.ones(len(X)))
-    except (TypeError, ValueError):
-        return  # it takes no weights
+    if not has_fit_parameter(estimator.float_class(), "sample_weight"):
+        return
+    estimator.fit(X, y, sample_weight=np.ones(len(X)))
     low, span = estimator.module_.box.low, estimator.module_.box.span
     far = np.vstack([X, 100 * X[:5]])
     weights = np.repeat([1.0, 0.0], [len(X), 5])
     estimator.fit(far, None if y is None else np.concatenate([y, y[:5]]), sample_weight=weights)
     np.testing.assert_array_equal(estimator.module_.box.low, low)
     np.testing.assert_array_equal(estimator.module_.box.span, span)
+
+
+@pytest.mark.filterwarnings("ignore:Class PassiveAggressive:FutureWarning")
+def test_passive_aggressive_training_by_gradient_descent() -> None:
+    X, y = data_for(quick("SGDClassifier"))
+    wanted = linear_model.PassiveAggressiveClassifier(random_state=0).fit(X, y)
+    ours = quick("SGDClassifier").set_params(penalty=None, learning_rate="pa1", eta0=1.0)
+    np.testing.assert_allclose(ours.fit(X, y).coef_, wanted.coef_)
+    assert (ours.predict(X) == wanted.predict(X)).mean() > 0.97
