@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from cipherlearn.quantization.circuit_model import CircuitModel
 
 #: Most rows of training that agreement is taken on.
-_COMPARED_ROWS = 1000
+COMPARED_ROWS = 1000
 
 
 class WrappingEstimator(EncryptedEstimator):
@@ -206,7 +206,7 @@ class WrappingEstimator(EncryptedEstimator):
 
     def _compared(self, module: CircuitModel, rows: np.ndarray) -> Agreement:
         """How far answers of a module are those of the float model."""
-        rows = rows[:: -(-len(rows) // _COMPARED_ROWS)]
+        rows = rows[:: -(-len(rows) // COMPARED_ROWS)]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # rows without the names that training had
             return self._agreement(np.asarray(module.forward(rows)), self._taken(rows))

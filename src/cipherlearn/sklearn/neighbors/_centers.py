@@ -9,7 +9,7 @@ import numpy as np
 from cipherlearn.errors import CalibrationWarning, warn
 from cipherlearn.sklearn.neighbors._estimator import NeighborsEstimator
 from cipherlearn.sklearn.neighbors.distances import Grid
-from cipherlearn.sklearn.neighbors.selection import Ranked, Selection, all_of
+from cipherlearn.sklearn.neighbors.selection import Ranked, Selection
 
 
 class CentersEstimator(NeighborsEstimator):
@@ -18,11 +18,18 @@ class CentersEstimator(NeighborsEstimator):
     Of the nearest centers, if they are about as near, any may be it.
     """
 
-    def _selection(self, model: Any, grid: Grid, rows: np.ndarray, bits: int) -> Selection:
-        del rows
+    @property
+    def _told(self) -> tuple[str, str, str]:
+        return (
+            "ranges of the features",
+            "with each answer, which center is the nearest",
+            "with each answer, the distances from all centers, which tell where these are",
+        )
+
+    def _selection(self, model: Any, grid: Grid, bits: int) -> Selection | None:
         centers = self.read(model)
         if len(centers) == 1:
-            return all_of(centers, grid, bits)
+            return None
         return Ranked.fitted(centers, grid, 1, bits, self._offsets(model))
 
     def _counted(self, model: Any) -> np.ndarray:
@@ -34,8 +41,9 @@ class CentersEstimator(NeighborsEstimator):
             return np.asarray(scores.argmin(axis=1))
         if (without := np.count_nonzero(~scores.any(axis=1))) > 0:
             warn(
-                f"no center is the nearest of {without} rows: three of them are about as near, and "
-                "comparing each with each goes in a circle. They are taken for the first one's",
+                f"no center is the nearest of {without} rows: several are about as near, and "
+                "comparing each with each by rounded differences went in a circle. They are taken "
+                "for the first one's",
                 CalibrationWarning,
             )
         return np.asarray(scores.argmax(axis=1))

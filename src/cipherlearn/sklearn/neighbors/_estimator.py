@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MethodType
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -16,11 +16,15 @@ from cipherlearn.quantization.n_bits import bits_by_key
 from cipherlearn.quantization.quantizers import check_bits
 from cipherlearn.sklearn._base import check_choice
 from cipherlearn.sklearn._wrapping import WrappingEstimator
-from cipherlearn.sklearn.linear.module import Box, LinearBits
+from cipherlearn.sklearn.linear.affine import Affine
+from cipherlearn.sklearn.linear.module import Box, LinearBits, LinearModule
 from cipherlearn.sklearn.neighbors.distances import Grid, Metric, References
 from cipherlearn.sklearn.neighbors.module import SelectionModule
-from cipherlearn.sklearn.neighbors.revealed import SquaredDistances, distance_module
+from cipherlearn.sklearn.neighbors.revealed import Distances, SquaredDistances, distance_module
 from cipherlearn.sklearn.neighbors.selection import Selection
+
+if TYPE_CHECKING:
+    from cipherlearn.engines import Program
 
 #: Who selects the nearest: the server, under encryption; the client, who is told all distances.
 REVEALED = ("selection", "distances")
@@ -66,7 +70,7 @@ class SelectionBits:
 
 
 class Revealed(property):
-    """A method that there is with ``reveal="distances"`` only."""
+    """A method that there is with ``reveal="distances"`` only, and where the float model has it."""
 
     def __init__(self, method: Callable[..., Any]) -> None:
         name = method.__name__
@@ -75,7 +79,12 @@ class Revealed(property):
             if self.reveal != "distances":
                 raise AttributeError(
                     f"{name} needs the distances, and the client gets the selection only: set "
-                    "reveal='distances' (it tells the client where the references are)"
+                    "reveal='distances' (it tells the client where the references are), and fit"
+                )
+            model = self.sklearn_model
+            if not hasattr(self._unfitted() if model is None else model, name):
+                raise AttributeError(
+                    f"a {self.float_class.__name__} with these parameters has no {name}"
                 )
             return MethodType(method, self)
 
@@ -105,7 +114,8 @@ class NeighborsEstimator(WrappingEstimator):
         The float model.
     n_bits_ : dict
         ``op_inputs``, and ``op_distances`` or ``op_weights``.
-    module_ : SelectionModule or DistanceModule
+    module_ : SelectionModule, Distances or LinearModule
+        The last one of counts that are the same for all rows.
     """
 
     own_parameters: ClassVar[Mapping[str, Any]] = {"n_bits": 5, "reveal": "selection"}
@@ -114,6 +124,9 @@ class NeighborsEstimator(WrappingEstimator):
         "more n_bits (both 'op_inputs' and 'op_distances')",
         "reveal='distances'",
     )
+
+    #: Parameters that scikit-learn predicts by, and that the module is built with.
+    built_with: ClassVar[tuple[str, ...]] = ()
 
     reveal: str
 
@@ -128,9 +141,14 @@ class NeighborsEstimator(WrappingEstimator):
         del cls, model
         return None
 
+    @classmethod
+    def _revealed(cls, model: Any) -> tuple[References, np.ndarray | None]:
+        """What the client is told the distances of, and what is added to the sums."""
+        return cls.read(model), cls._offsets(model)
+
     @abstractmethod
-    def _selection(self, model: Any, grid: Grid, rows: np.ndarray, bits: int) -> Selection:
-        """Which references of a float model are selected, for rows like those given."""
+    def _selection(self, model: Any, grid: Grid, bits: int) -> Selection | None:
+        """Which references of a float model are selected; None for all of them."""
 
     @abstractmethod
     def _counted(self, model: Any) -> np.ndarray:
@@ -141,31 +159,75 @@ class NeighborsEstimator(WrappingEstimator):
         return Metric.of(self)
 
     @property
+    @abstractmethod
+    def _told(self) -> tuple[str, str, str]:
+        """What the client learns: before it encrypts, by a selection, by distances."""
+
+    @property
     def client_learns(self) -> str:
         """What whoever encrypts rows, and gets the answers, learns of the training data."""
-        if self._reveals:
-            return "ranges of the features, and by distances where the references are"
-        return "ranges of the features, and in answers how many references of which kind are near"
+        self.check_model_is_fitted()
+        before, selection, distances = self._told
+        return f"{before}; {distances if self._reveals else selection}"
 
     def _options(self) -> SelectionBits | LinearBits:
         check_choice(self.reveal, "reveal", REVEALED)
         self._metric()
-        return LinearBits.of(self.n_bits) if self._reveals else SelectionBits.of(self.n_bits)
+        reveals = self.reveal == "distances"
+        return LinearBits.of(self.n_bits) if reveals else SelectionBits.of(self.n_bits)
 
     @property
     def _reveals(self) -> bool:
-        return bool(self.reveal == "distances")
+        """Whether the client gets the distances: the fitted module decides, whatever is set."""
+        return isinstance(self.module_, Distances)
+
+    def _built_with(self) -> tuple[str, ...]:
+        """Parameters that must not change once the model is fitted."""
+        return self.built_with
+
+    def _check_parameters(self) -> None:
+        """Raise an error if what the module is built with was set after `fit`."""
+        known = {name: getattr(self.sklearn_model, name) for name in self._built_with()}
+        known["reveal"] = "distances" if self._reveals else "selection"
+        for name, value in known.items():
+            given = getattr(self, name)
+            if not _is_same(given, value):
+                raise InvalidParameterError(
+                    f"{name}={given!r} was set after fit, and the model was built with "
+                    f"{name}={value!r}: call fit again, or set it back"
+                )
 
     def _quantized(self, model: Any, rows: np.ndarray, options: Any, before: Any) -> CircuitModel:
         self.n_bits_ = options.as_dict
-        references = self.read(model)
         known = None if before is None else before.box
-        box = Box.around(np.concatenate([rows, references.points]), known)
+        box = self._box(model, rows, known, options.inputs)
         if isinstance(options, LinearBits):
-            return distance_module(references, box, options, self._offsets(model))
-        grid = Grid(box, options.inputs)
-        selection = self._selection(model, grid, rows, options.distances)
-        return SelectionModule(grid, selection, self._counted(model))
+            references, offsets = self._revealed(model)
+            return distance_module(references, box, options, offsets)
+        grid, counted = Grid(box, options.inputs), self._counted(model)
+        selection = self._selection(model, grid, options.distances)
+        if selection is None:
+            return _constant_module(box, options.inputs, counted.sum(axis=0))
+        module = SelectionModule(grid, selection, counted)
+        if module.is_constant:
+            return _constant_module(box, options.inputs, module.forward(box.low[None])[0])
+        return module
+
+    def _box(self, model: Any, rows: np.ndarray, known: Box | None, bits: int) -> Box:
+        """Ranges of the features."""
+        del bits
+        return Box.around(np.concatenate([rows, self.read(model).points]), known)
+
+    def _raw(self, X: Any, fhe: Any) -> np.ndarray:
+        self.check_model_is_fitted()
+        self._check_parameters()
+        return super()._raw(X, fhe)
+
+    def compile(self, X: Any = None, **options: Any) -> Program:
+        """Compile the model, as it was fitted: see `EncryptedEstimator.compile`."""
+        self.check_model_is_fitted()
+        self._check_parameters()
+        return super().compile(X, **options)
 
     def post_processing(self, *values: np.ndarray) -> Any:
         """Predictions, or probabilities, of dequantized results.
@@ -177,6 +239,7 @@ class NeighborsEstimator(WrappingEstimator):
             what depends on the row alone.
         """
         self.check_model_is_fitted()
+        self._check_parameters()
         if self._needs_distances and isinstance(self.module_, SquaredDistances):
             raise InvalidParameterError(
                 "decrypted results are squared distances less the squared length of the row, and a "
@@ -194,3 +257,16 @@ class NeighborsEstimator(WrappingEstimator):
     def _answered(self, scores: np.ndarray) -> Any:
         """What `post_processing` makes of whole results."""
         return self._predictions(scores)
+
+
+def _constant_module(box: Box, bits: int, counts: np.ndarray) -> LinearModule:
+    """The module of counts that are the same for all rows: the client knows them."""
+    affine = Affine(np.zeros((len(box.low), len(counts))), counts.astype(np.float64))
+    return LinearModule(affine, box, LinearBits(bits, 1))
+
+
+def _is_same(given: Any, known: Any) -> bool:
+    """Whether two values of a parameter are equal; arrays within dictionaries as well."""
+    if isinstance(given, dict) and isinstance(known, dict):
+        return given.keys() == known.keys() and all(_is_same(given[k], known[k]) for k in given)
+    return given is known or bool(np.array_equal(given, known))

@@ -1,32 +1,53 @@
-"""Neighbours that vote for classes, or whose targets are averaged."""
+"""Rows of training that answer for those near them: the k nearest of them."""
 
 from __future__ import annotations
 
 import copy
+import functools
+import warnings
 from abc import abstractmethod
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 from scipy import sparse
-from sklearn.base import ClassifierMixin
 
+from cipherlearn.engines.execution import FheMode
 from cipherlearn.errors import CalibrationWarning, InvalidParameterError, warn
-from cipherlearn.sklearn import _kinds as kinds
-from cipherlearn.sklearn._agreement import Agreement, alike, as_probable
+from cipherlearn.sklearn._agreement import Agreement
+from cipherlearn.sklearn._wrapping import COMPARED_ROWS
 from cipherlearn.sklearn.neighbors._estimator import NeighborsEstimator, Revealed
 from cipherlearn.sklearn.neighbors.distances import Grid, Metric, References
-from cipherlearn.sklearn.neighbors.selection import Nearest, Ranked, Selection, Within, all_of
+from cipherlearn.sklearn.neighbors.module import SelectionModule
+from cipherlearn.sklearn.neighbors.selection import Nearest, Ranked, Selection
 
-#: References of which comparing each with each is as cheap as bisection, and exact.
+#: References of which comparing each with each is as cheap as bisection.
 FEW_REFERENCES = 10
 
-#: Bits of the targets whose neighbours' sums the server computes, bit by bit.
-TARGET_BITS = 8
+#: Weights that need no distances.
+_EQUAL_WEIGHTS = ("uniform", None)
 
 
 class Neighborhood(NeighborsEstimator):
-    """A model that keeps the rows of training, and answers by some of them."""
+    """A model that keeps the rows of training, and answers by some of them.
+
+    Attributes
+    ----------
+    agreement_ : float
+        As of all models. A row of training is compared as if it were none: the float model and the
+        quantized one both answer without it. As its own nearest neighbour it would tell little of
+        other rows.
+    """
+
+    built_with: ClassVar[tuple[str, ...]] = ("metric", "p", "metric_params")
+
+    #: The parameter that says which references are selected.
+    _searched_by: ClassVar[str]
+
+    #: What the client learns of which rows are selected, and of what they are.
+    _ranges_told: ClassVar[str] = "ranges of the features"
+    _kinds_told: ClassVar[str]
+    _counts_told: ClassVar[str]
+    _targets_told: ClassVar[str]
 
     weights: Any
 
@@ -36,27 +57,92 @@ class Neighborhood(NeighborsEstimator):
         points = points.toarray() if sparse.issparse(points) else points
         return References(np.asarray(points, np.float64), Metric.of(model))
 
+    @property
+    def _told(self) -> tuple[str, str, str]:
+        selection = f"{self._kinds_told}, and with each answer {self._counts_told}"
+        distances = (
+            f"{self._targets_told} of all rows of training, the weights of the metric, and with "
+            "each answer the distances from all these rows, which tell where they are"
+        )
+        return self._ranges_told, selection, distances
+
     def _options(self) -> Any:
         options = super()._options()
-        if not self._reveals and self.weights not in ("uniform", None):
+        self._check_weights()
+        return options
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        self._check_weights()
+
+    def _built_with(self) -> tuple[str, ...]:
+        # A client with all distances selects by itself.
+        return self.built_with if self._reveals else (*self.built_with, self._searched_by)
+
+    def _check_weights(self) -> None:
+        if self.reveal != "distances" and self._needs_distances_for_weights:
             raise InvalidParameterError(
                 f"weights={self.weights!r} needs the distances, and the client gets the selection "
                 "only: set reveal='distances' (it tells the client where the references are), or "
                 "weights='uniform'"
             )
-        return options
 
-    def _votes(self, scores: np.ndarray, kinds_of: np.ndarray) -> np.ndarray:
+    @property
+    def _needs_distances_for_weights(self) -> bool:
+        return not (isinstance(self.weights, str | None) and self.weights in _EQUAL_WEIGHTS)
+
+    @property
+    def _needs_distances(self) -> bool:
+        return self._needs_distances_for_weights
+
+    def _raw(self, X: Any, fhe: Any) -> np.ndarray:
+        """Scores of rows; of all rows of training, each without itself, if there are none."""
+        if X is not None:
+            return super()._raw(X, fhe)
+        self.check_model_is_fitted()
+        self._check_parameters()
+        points = self.read(self.sklearn_model).points
+        return self._scores_without(points, np.arange(len(points)), FheMode.of(fhe))
+
+    def _scores_without(
+        self, rows: np.ndarray, places: np.ndarray, mode: FheMode = FheMode.DISABLE
+    ) -> np.ndarray:
+        """Scores of rows, each without the reference of that place (-1 for none)."""
+        lacking = np.flatnonzero(places >= 0)
+        if self._reveals:
+            if mode is not FheMode.DISABLE:
+                self.check_model_is_compiled()
+            sums = np.array(self.module_.forward(rows, fhe=mode))
+            sums[lacking, places[lacking]] = np.inf
+            return sums
+        if mode is not FheMode.DISABLE:
+            raise InvalidParameterError(
+                "without rows, those of training are answered for, each without itself: what is "
+                f"encrypted selects of all of them. Take fhe='disable', and not {mode.value!r}, "
+                "or give rows"
+            )
+        if isinstance(self.module_, SelectionModule):
+            return self.module_.without(rows, places)
+        counted = self._counted(self.sklearn_model)
+        counts = np.tile(counted.sum(axis=0), (len(rows), 1))
+        counts[lacking] -= counted[places[lacking]]
+        return counts
+
+    def _votes(self, scores: np.ndarray) -> np.ndarray:
         """What is counted, by their weights, of the selected references: (rows, counts)."""
         if not self._reveals:
             return scores
         # Of decrypted results only the order may be known: see `post_processing`.
-        chosen = self._chosen(scores)
-        return np.asarray(self._weighted(self._metric().distances(scores), chosen) @ kinds_of)
+        chosen = self._chosen(scores) & np.isfinite(scores)
+        return self._weighted_votes(self._metric().distances(scores), chosen)
 
-    @property
-    def _needs_distances(self) -> bool:
-        return self.weights not in ("uniform", None)
+    def _weighted_votes(self, distances: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+        """Votes of references that are chosen, at these distances: both (rows, references)."""
+        return np.asarray(self._weighted(distances, chosen) @ self._voted(self.sklearn_model))
+
+    @abstractmethod
+    def _voted(self, model: Any) -> np.ndarray:
+        """What votes are given for, where the client gives them: (references, votes)."""
 
     @abstractmethod
     def _chosen(self, sums: np.ndarray) -> np.ndarray:
@@ -64,33 +150,98 @@ class Neighborhood(NeighborsEstimator):
 
     def _weighted(self, distances: np.ndarray, chosen: np.ndarray) -> np.ndarray:
         """Weights of the selected references; those of others are zero."""
-        if self.weights in ("uniform", None):
+        if not self._needs_distances_for_weights:
             return chosen.astype(np.float64)
-        if self.weights == "distance":
+        if isinstance(self.weights, str):
             same = chosen & (distances == 0)
             with np.errstate(divide="ignore"):
                 inverse = np.where(chosen, 1.0 / distances, 0.0)
             return np.where(same.any(axis=1, keepdims=True), same, inverse)
         found = np.zeros_like(distances)
-        for row, (of_row, taken) in enumerate(zip(distances, chosen, strict=True)):
-            order = np.flatnonzero(taken)[np.argsort(of_row[taken], kind="stable")]
-            found[row, order] = self.weights(of_row[order])
+        # In order of their distances, as scikit-learn gives them to the function.
+        order = np.argsort(np.where(chosen, distances, np.inf), axis=1, kind="stable")
+        places = [of[:count] for of, count in zip(order, chosen.sum(axis=1), strict=True)]
+        given = [of[taken] for of, taken in zip(distances, places, strict=True)]
+        for row, weight in enumerate(self.weights(self._as_given(given))):
+            found[row, places[row]] = weight
         return found
+
+    @staticmethod
+    @abstractmethod
+    def _as_given(distances: list[np.ndarray]) -> np.ndarray:
+        """Distances of each row's neighbours as scikit-learn gives them to functions."""
+
+    @abstractmethod
+    def _found(
+        self, model: Any, rows: np.ndarray, places: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Distances of the float model, and which it chooses, each row without one reference."""
+
+    @abstractmethod
+    def _agreement_of(self, ours: np.ndarray, theirs: np.ndarray) -> Agreement:
+        """How far answers are alike, of our scores and of the float model's votes."""
+
+    def _compared(self, module: Any, rows: np.ndarray) -> Agreement:
+        del module  # that of `module_`
+        model = self.sklearn_model
+        step = -(-len(rows) // COMPARED_ROWS)
+        places = _places(rows, self.read(model).points)[::step]
+        rows = rows[::step]
+        with warnings.catch_warnings():
+            # Of rows without the names that training had, or without a neighbour.
+            warnings.simplefilter("ignore")
+            theirs = self._weighted_votes(*self._found(model, rows, places))
+            return self._agreement_of(self._scores_without(rows, places), theirs)
+
+
+def _places(rows: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Which reference each row is: -1 for none, and where there is a single one."""
+    if len(points) == 1:
+        return np.full(len(rows), -1)
+    if np.array_equal(rows, points):
+        return np.arange(len(rows))
+    # Zeros have one sign.
+    known = {row.tobytes(): place for place, row in reversed(list(enumerate(points + 0.0)))}
+    return np.array([known.get(row.tobytes(), -1) for row in rows + 0.0])
 
 
 class KNearest(Neighborhood):
     """The k nearest rows of training."""
 
+    _searched_by: ClassVar[str] = "n_neighbors"
+
     n_neighbors: int
 
-    def _selection(self, model: Any, grid: Grid, rows: np.ndarray, bits: int) -> Selection:
-        del rows  # whatever rows a model is imported with: its own tell how far neighbours are
+    @property
+    def _told(self) -> tuple[str, str, str]:
+        before, selection, distances = super()._told
+        return before, f"{selection}; the same of all rows, for where none is selected", distances
+
+    def _check_count(self, count: Any, lacking: int = 0) -> None:
+        known = len(self.read(self.sklearn_model)) - lacking
+        if not 0 < count <= known:
+            others = " other than the row itself" if lacking else ""
+            raise InvalidParameterError(
+                f"n_neighbors must be from 1 to {known}, the number of rows of training{others}, "
+                f"not {count}: take fewer neighbours, or train on more rows"
+            )
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        self._check_count(self.n_neighbors)
+
+    def _raw(self, X: Any, fhe: Any) -> np.ndarray:
+        self.check_model_is_fitted()
+        self._check_count(self.n_neighbors, int(X is None))
+        return super()._raw(X, fhe)
+
+    def _selection(self, model: Any, grid: Grid, bits: int) -> Selection | None:
         references, count = self.read(model), int(model.n_neighbors)
-        if count >= len(references):
-            return all_of(references, grid, bits)
+        if count >= len(references) or references.are_equal:
+            return None
         if len(references) <= FEW_REFERENCES:
             return Ranked.fitted(references, grid, count, bits)
-        return Nearest.fitted(references, grid, references.points, count, bits)
+        return Nearest.fitted(references, grid, count, bits)
 
     def _chosen(self, sums: np.ndarray) -> np.ndarray:
         order = np.argsort(sums, axis=1, kind="stable")[:, : self.n_neighbors]
@@ -98,22 +249,50 @@ class KNearest(Neighborhood):
         np.put_along_axis(chosen, order, True, axis=1)
         return chosen
 
-    def _votes(self, scores: np.ndarray, kinds_of: np.ndarray) -> np.ndarray:
-        votes = super()._votes(scores, kinds_of)
+    @staticmethod
+    def _as_given(distances: list[np.ndarray]) -> np.ndarray:
+        return np.stack(distances)
+
+    def _found(
+        self, model: Any, rows: np.ndarray, places: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        known = len(self.read(model))
+        distances, nearest = model.kneighbors(rows, min(self.n_neighbors + 1, known))
+        taken = nearest != places[:, None]
+        # All rows have as many neighbours, as functions of distances expect.
+        most = min(self.n_neighbors, known - int((places >= 0).any()))
+        taken &= np.cumsum(taken, axis=1) <= most
+        chosen = np.zeros((len(rows), known), dtype=bool)
+        np.put_along_axis(chosen, nearest, taken, axis=1)
+        found = np.full(chosen.shape, np.inf)
+        np.put_along_axis(found, nearest, distances, axis=1)
+        return found, chosen
+
+    def _votes(self, scores: np.ndarray) -> np.ndarray:
+        votes = super()._votes(scores)
         none = ~votes.any(axis=1)
-        if none.any():
-            warn(
-                f"{np.count_nonzero(none)} of {len(votes)} rows have no neighbour within reach: "
-                "they lie farther from the references than these do from each other, or more bits "
-                "(n_bits: 'op_distances') are needed. All references vote for them",
-                CalibrationWarning,
-            )
-        return np.where(none[:, None], kinds_of.sum(axis=0), votes)
+        if self._reveals or not none.any():
+            return votes
+        selection = getattr(self.module_, "selection", None)
+        told = (
+            "several are about as near, and comparing each with each by rounded differences went "
+            "in a circle"
+            if isinstance(selection, Ranked)
+            else "they lie farther from all rows of training than new rows were expected to, or "
+            "the only one was lost where differences are rounded; more bits (n_bits: "
+            "'op_distances') may help"
+        )
+        warn(
+            f"{np.count_nonzero(none)} of {len(votes)} rows have no neighbour within reach: "
+            f"{told}. All references vote for them",
+            CalibrationWarning,
+        )
+        return np.where(none[:, None], self._counted(self.sklearn_model).sum(axis=0), votes)
 
     @Revealed
     def kneighbors(
         self,
-        X: Any,
+        X: Any = None,
         n_neighbors: int | None = None,
         return_distance: bool = True,
         fhe: str = "disable",
@@ -122,7 +301,8 @@ class KNearest(Neighborhood):
 
         Parameters
         ----------
-        X : array-like of shape (rows, features)
+        X : array-like of shape (rows, features), optional
+            Default: the references, of which none is its own neighbour.
         n_neighbors : int, optional
             Default: the estimator's.
         return_distance : bool, default=True
@@ -132,177 +312,42 @@ class KNearest(Neighborhood):
         -------
         (numpy.ndarray of float64, numpy.ndarray of int64), or the latter alone
             Distances and places of references, of shape (rows, neighbours).
+
+        Raises
+        ------
+        InvalidParameterError
+            If there are not so many references.
         """
-        distances = self._metric().distances(self._raw(X, fhe))
+        self.check_model_is_fitted()
         count = self.n_neighbors if n_neighbors is None else n_neighbors
-        if not 0 < count <= distances.shape[1]:
-            raise InvalidParameterError(
-                f"n_neighbors must be from 1 to {distances.shape[1]}, the number of references, "
-                f"not {count}"
-            )
+        self._check_count(count, int(X is None))
+        distances = self._metric().distances(super()._raw(X, fhe))
         places = np.argsort(distances, axis=1, kind="stable")[:, :count]
         found = np.take_along_axis(distances, places, axis=1)
         return (found, places) if return_distance else places
 
-
-class InRadius(Neighborhood):
-    """The rows of training within a radius."""
-
-    radius: float
-
-    def _selection(self, model: Any, grid: Grid, rows: np.ndarray, bits: int) -> Selection:
-        del rows
-        references = self.read(model)
-        threshold = references.metric.sum_of(float(model.radius))
-        return Within.fitted(references, grid, threshold, bits)
-
-    @property
-    def _needs_distances(self) -> bool:
-        return True
-
-    def _chosen(self, sums: np.ndarray) -> np.ndarray:
-        return np.asarray(sums <= self._metric().sum_of(self.radius))
-
     @Revealed
-    def radius_neighbors(
+    def kneighbors_graph(
         self,
-        X: Any,
-        radius: float | None = None,
-        return_distance: bool = True,
+        X: Any = None,
+        n_neighbors: int | None = None,
+        mode: str = "connectivity",
         fhe: str = "disable",
     ) -> Any:
-        """The references within a radius of rows, as scikit-learn gives them, and their distances.
+        """The neighbours of rows as a sparse matrix: see `kneighbors`, and scikit-learn.
 
         Parameters
         ----------
-        X : array-like of shape (rows, features)
-        radius : float, optional
-            Default: the estimator's.
-        return_distance : bool, default=True
-        fhe : {"disable", "simulate", "execute"}, default="disable"
+        X, n_neighbors, fhe
+            As for `kneighbors`.
+        mode : {"connectivity", "distance"}, default="connectivity"
 
         Returns
         -------
-        (numpy.ndarray of object, numpy.ndarray of object), or the latter alone
-            An array of distances and one of places a row.
+        sparse matrix of shape (rows, references)
         """
-        distances = self._metric().distances(self._raw(X, fhe))
-        within = distances <= (self.radius if radius is None else radius)
-        places, found = np.empty((2, len(distances)), dtype=object)
-        for row, taken in enumerate(within):
-            places[row], found[row] = np.flatnonzero(taken), distances[row, taken]
-        return (found, places) if return_distance else places
-
-
-class Voting(kinds.MirroredTags, kinds.Predicting, ClassifierMixin):  # type: ignore[misc]
-    """Neighbours vote for their classes: one target, or several side by side."""
-
-    @staticmethod
-    def _classes(model: Any) -> Sequence[np.ndarray]:
-        """The classes of each target."""
-        return model.classes_ if model.outputs_2d_ else [model.classes_]
-
-    def _counted(self: Any, model: Any) -> np.ndarray:
-        labels = np.asarray(model._y).reshape(len(model._y), -1)  # noqa: SLF001
-        each = [
-            of_target[:, None] == np.arange(len(classes))
-            for of_target, classes in zip(labels.T, self._classes(model), strict=True)
-        ]
-        return np.concatenate(each, axis=1).astype(np.int64)
-
-    def _shares(self: Any, scores: np.ndarray) -> list[np.ndarray]:
-        """For each target, the share of votes that each class has; 0 if there are none."""
-        model = self.sklearn_model
-        votes = self._votes(scores, self._counted(model))
-        ends = np.cumsum([len(classes) for classes in self._classes(model)])[:-1]
-        parts = np.split(votes, ends, axis=1)
-        totals = [part.sum(axis=1, keepdims=True) for part in parts]
-        return [
-            p / np.where(total == 0, 1.0, total) for p, total in zip(parts, totals, strict=True)
-        ]
-
-    def _predictions(self: Any, scores: np.ndarray) -> np.ndarray:
-        shares, classes = self._shares(scores), self._classes(self.sklearn_model)
-        # The first of equal ones, as scikit-learn has it.
-        found = [of[each.argmax(axis=1)] for of, each in zip(classes, shares, strict=True)]
-        return np.stack(found, axis=1) if self.outputs_2d_ else found[0]
-
-    def _agreement(self: Any, scores: np.ndarray, rows: np.ndarray) -> Agreement:
-        model = self.sklearn_model
-        same = alike(self._predictions(scores), np.asarray(model.predict(rows)))
-        if not model.outputs_2d_:  # where two classes have as many votes, either will do
-            same |= as_probable(self._shares(scores)[0], model.predict_proba(rows))
-        return Agreement(float(same.mean()), len(rows), of_values=False)
-
-    def _answered(self: Any, scores: np.ndarray) -> Any:
-        shares = self._shares(scores)
-        return shares if self.outputs_2d_ else shares[0]
-
-    def predict_proba(self: Any, X: Any, fhe: str = "disable") -> Any:
-        """Shares of the votes of each class: see `predict`.
-
-        Returns
-        -------
-        numpy.ndarray of float64, shape (rows, classes), or a list of them, one a target
-        """
-        return self._answered(self._raw(X, fhe))
-
-    def predict_log_proba(self: Any, X: Any, fhe: str = "disable") -> Any:
-        """Logarithms of `predict_proba`."""
-        shares = self.predict_proba(X, fhe)
-        with np.errstate(divide="ignore"):  # a class may have no vote
-            return [np.log(each) for each in shares] if isinstance(shares, list) else np.log(shares)
-
-
-class Averaging(kinds.Regressor):
-    """Targets of the neighbours are averaged.
-
-    Targets are rounded to 8 bits, and each bit is counted by itself: sums of single bits cost no
-    precision under encryption.
-    """
-
-    #: Powers of two of the bits of a target.
-    _BITS: ClassVar[np.ndarray] = 2 ** np.arange(TARGET_BITS)
-
-    @staticmethod
-    def _library_predictions(model: Any, rows: np.ndarray) -> np.ndarray:
-        if np.asarray(model._y).dtype == object:  # noqa: SLF001
-            # Numbers all the same, as an array of objects: of their averages nothing else is known.
-            model = copy.copy(model)
-            model._y = model._y.astype(np.float64)  # noqa: SLF001
-        return np.asarray(model.predict(rows))
-
-    @staticmethod
-    def _targets(model: Any) -> np.ndarray:
-        """Targets of the references: (references, targets)."""
-        return np.asarray(model._y, np.float64).reshape(len(model._y), -1)  # noqa: SLF001
-
-    def _counted(self: Any, model: Any) -> np.ndarray:
-        """One for each reference, and then the bits of its targets."""
-        targets = self._targets(model)
-        low, step = self._steps(targets)
-        integers = np.rint((targets - low) / step).astype(np.int64)
-        bits = (integers[:, :, None] // self._BITS % 2).reshape(len(targets), -1)
-        return np.concatenate([np.ones((len(targets), 1), np.int64), bits], axis=1)
-
-    @staticmethod
-    def _steps(targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        low, span = targets.min(axis=0), np.ptp(targets, axis=0)
-        return low, np.where(span > 0, span, 1.0) / (2**TARGET_BITS - 1)
-
-    def _averages(self: Any, scores: np.ndarray) -> np.ndarray:
-        targets = self._targets(self.sklearn_model)
-        if self._reveals:
-            ones = np.ones((len(targets), 1))
-            votes = self._votes(scores, np.concatenate([ones, targets], axis=1))
-            with np.errstate(invalid="ignore"):
-                return np.asarray(votes[:, 1:] / votes[:, :1])
-        votes = self._votes(scores, self._counted(self.sklearn_model))
-        low, step = self._steps(targets)
-        sums = votes[:, 1:].reshape(len(votes), -1, TARGET_BITS) @ self._BITS
-        with np.errstate(invalid="ignore"):  # of no neighbour there is no average
-            return np.asarray(low + step * sums / votes[:, :1])
-
-    def _predictions(self: Any, scores: np.ndarray) -> np.ndarray:
-        values = self._averages(scores)
-        return np.asarray(values[:, 0] if self._is_flat else values)
+        self.check_model_is_fitted()
+        model = copy.copy(self.sklearn_model)
+        model.kneighbors = functools.partial(self.kneighbors, fhe=fhe)
+        count = self.n_neighbors if n_neighbors is None else n_neighbors
+        return model.kneighbors_graph(X, count, mode)

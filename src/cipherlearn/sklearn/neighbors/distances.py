@@ -37,7 +37,7 @@ class Metric:
     Parameters
     ----------
     power : float
-    weights : numpy.ndarray of float64, shape (features,), optional
+    weights : numpy.ndarray of float64, shape (features,) or (references, features), optional
         Default: all one.
     squared : bool, default=False
         Whether the distance is the sum itself.
@@ -69,11 +69,17 @@ class Metric:
     def terms(self, points: np.ndarray, references: np.ndarray, feature: int) -> np.ndarray:
         """What one feature adds, for values (points,) and (references,): (points, references)."""
         found = np.abs(points[:, None] - references[None]) ** self.power
-        return found if self.weights is None else found * self.weights[feature]
+        return found if self.weights is None else found * self.weights[..., feature]
 
     def sum_of(self, distance: float) -> float:
         """The sum over features of a distance."""
         return distance if self.squared else distance**self.power
+
+    def reach(self, total: float, n_features: int) -> np.ndarray:
+        """How far apart features are that add so much: (features,); 0 of those that never do."""
+        weights = np.ones(n_features) if self.weights is None else self.weights
+        units = np.where(weights > 0, total, 0.0) / np.where(weights > 0, weights, 1.0)
+        return np.asarray(units ** (1.0 / self.power))
 
     def distances(self, sums: np.ndarray) -> np.ndarray:
         """Distances of sums over features."""
@@ -193,6 +199,13 @@ class References:
     def __len__(self) -> int:
         return len(self.points)
 
+    @property
+    def are_equal(self) -> bool:
+        """Whether all of them are as far from any row."""
+        weights = self.metric.weights
+        counted = slice(None) if weights is None else weights > 0
+        return not np.ptp(self.points[:, counted], axis=0).any()
+
     def terms(self, grid: Grid, most: float = np.inf) -> Iterator[np.ndarray]:
         """For each feature, what it adds at the grid's points: (points, references).
 
@@ -205,6 +218,12 @@ class References:
         """
         for feature, values in enumerate(self.points.T):
             yield np.minimum(self.metric.terms(grid.points(feature), values, feature), most)
+
+    def cell(self, grid: Grid) -> float:
+        """The sum between opposite corners of a cell of the grid."""
+        sizes, origin = grid.box.span / grid.top, np.zeros(1)
+        each = [self.metric.terms(s[None], origin, feature) for feature, s in enumerate(sizes)]
+        return float(np.sum(each))
 
     def sums(self, grid: Grid, rows: np.ndarray, most: float = np.inf) -> np.ndarray:
         """Real sums of rows on the grid: (rows, references)."""

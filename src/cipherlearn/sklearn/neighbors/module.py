@@ -65,6 +65,11 @@ class SelectionModule(CircuitModel):
         self.output_quantizers = [quantizer_of_results(interval, np.ones(kinds.shape[1]))]
 
     @property
+    def is_constant(self) -> bool:
+        """Whether the counts are the same for all rows: no engine computes that."""
+        return bool(self.circuit.output_nodes[0].interval.is_constant)
+
+    @property
     def box(self) -> Box:
         """Ranges of the features."""
         return self.grid.box
@@ -118,6 +123,27 @@ class SelectionModule(CircuitModel):
         parts = [super(SelectionModule, self).forward(x[0][a : a + CHUNK_ROWS]) for a in starts]
         return np.concatenate(parts)
 
+    def without(self, rows: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """Exact counts of rows as if each had one reference less: (rows, counts).
+
+        Parameters
+        ----------
+        rows : numpy.ndarray of float64, shape (rows, features)
+        places : numpy.ndarray of int64, shape (rows,)
+            The reference that each row is without; -1 for none.
+        """
+        found = []
+        for start in range(0, len(rows), CHUNK_ROWS):
+            part = slice(start, start + CHUNK_ROWS)
+            mask = self.selection.mask_without(self.grid.code(rows[part]), places[part])
+            found.append(mask @ self.kinds)
+        return np.concatenate(found)
+
     def _count_clipped(self, x: Sequence[Any]) -> None:
-        units = [self.box.units(np.asarray(array)) for array in x]
-        self.clipped_count += report_clipped(("features",), units, [_UNIT])
+        self.clipped_count += count_beyond(self.box, x)
+
+
+def count_beyond(box: Box, x: Sequence[Any]) -> int:
+    """Count the features of rows that lie beyond their ranges, and warn of many."""
+    units = [box.units(np.asarray(array)) for array in x]
+    return report_clipped(("features",), units, [_UNIT])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,7 +13,8 @@ from cipherlearn.errors import InvalidParameterError
 from cipherlearn.sklearn.linear.affine import Affine
 from cipherlearn.sklearn.linear.maps import FeatureMap, Function
 from cipherlearn.sklearn.linear.module import MOST_BITS, Box, LinearBits, LinearModule
-from cipherlearn.sklearn.neighbors.distances import Grid, References
+from cipherlearn.sklearn.neighbors.distances import Grid, Metric, References
+from cipherlearn.sklearn.neighbors.module import count_beyond
 
 #: Most bits of features in unary code.
 MOST_UNARY_BITS = 8
@@ -46,7 +48,64 @@ class Unary(FeatureMap):
         return Affine(np.concatenate(weights), function(start[None])[0])
 
 
-class SquaredDistances(LinearModule):
+class Distances(LinearModule):
+    """Sums over features of the differences from references, that the client completes.
+
+    Parameters
+    ----------
+    ranges : Box
+        Of the features.
+    metric : Metric
+    affine, box, bits, mapped
+        As for `LinearModule`.
+    """
+
+    def __init__(
+        self,
+        ranges: Box,
+        metric: Metric,
+        affine: Affine,
+        box: Box,
+        bits: LinearBits,
+        mapped: FeatureMap | None = None,
+    ) -> None:
+        self.ranges, self.metric = ranges, metric
+        super().__init__(affine, box, bits, mapped)
+
+    def forward(self, *x: np.ndarray, fhe: str | FheMode = "disable") -> Any:
+        """Sums of rows: (rows, references).
+
+        Where rows lie beyond the ranges of the features, they are lower bounds.
+        """
+        return super().forward(*x, fhe=fhe) + self.lengths(x[0])
+
+    def lengths(self, rows: np.ndarray) -> np.ndarray:
+        """What the client adds to all results of a row: (rows, 1), or one each.
+
+        It is what a row that is moved to the border of the ranges loses at least.
+        """
+        places = self.ranges.units(np.asarray(rows, np.float64))
+        past = np.abs(places - np.clip(places, 0.0, 1.0))
+        # Of what does not vary, the unit is one.
+        past *= np.where(self.ranges.span > 0, self.ranges.span, 1.0)
+        power = self.metric.power
+        # A reference may be at either end of the ranges.
+        least = np.minimum(
+            past**power, (self.ranges.span + past) ** power - self.ranges.span**power
+        )
+        return self._weighted(least)
+
+    def _weighted(self, terms: np.ndarray) -> np.ndarray:
+        """Sums of what the features add, in the units of the metric."""
+        weights = self.metric.weights
+        weights = np.ones(terms.shape[1]) if weights is None else weights
+        return np.asarray(terms @ np.atleast_2d(weights).T)
+
+    def _count_clipped(self, x: Sequence[Any]) -> None:
+        self.clipped_count += count_beyond(self.ranges, x)
+
+
+class SquaredDistances(Distances):
     """Sums of squared differences: the client adds what depends on its row alone.
 
     Parameters
@@ -66,30 +125,26 @@ class SquaredDistances(LinearModule):
         self.middle = box.low + box.span / 2
         points = references.points - self.middle
         weights = references.metric.weights
-        self.scales = np.ones(points.shape[1]) if weights is None else weights
-        coefficients = -2.0 * self.scales * points
-        constant = (self.scales * points**2).sum(axis=1) - coefficients @ self.middle
+        scales = np.ones(points.shape[1]) if weights is None else weights
+        coefficients = -2.0 * scales * points
+        constant = (scales * points**2).sum(axis=1) - coefficients @ self.middle
         constant += 0.0 if offsets is None else offsets
-        super().__init__(Affine(coefficients.T, constant), box, bits)
-
-    def forward(self, *x: np.ndarray, fhe: str | FheMode = "disable") -> Any:
-        """Sums of rows: (rows, references)."""
-        return super().forward(*x, fhe=fhe) + self.lengths(x[0])
+        super().__init__(box, references.metric, Affine(coefficients.T, constant), box, bits)
 
     def lengths(self, rows: np.ndarray) -> np.ndarray:
-        """What the client adds to all results of a row: (rows, 1).
+        """What the client adds to all results of a row: (rows, 1), or one each.
 
         Rows are rounded as they are before encryption.
         """
         top = 2**self.bits.inputs - 1
         places = np.rint(np.clip(self.box.units(rows), 0.0, 1.0) * top) / top
         sent = self.box.low + self.box.span * places - self.middle
-        return np.asarray((self.scales * sent**2).sum(axis=1, keepdims=True))
+        return super().lengths(rows) + self._weighted(sent**2)
 
 
 def distance_module(
     references: References, box: Box, bits: LinearBits, offsets: np.ndarray | None = None
-) -> LinearModule:
+) -> Distances:
     """The module whose results are the sums of references.
 
     Raises
@@ -111,4 +166,4 @@ def distance_module(
         affine = Affine(affine.weights, affine.constant + offsets)
     # A term is a sum of as many weights as it has unary bits.
     finer = LinearBits(1, min(bits.inputs + bits.weights, MOST_BITS))
-    return LinearModule(affine, Box.unit(grid.n_bits), finer, mapped)
+    return Distances(box, references.metric, affine, Box.unit(grid.n_bits), finer, mapped)

@@ -14,9 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from cipherlearn.circuit import Builder, evaluate
 from cipherlearn.circuit.builder import IntValue, tabulate
 from cipherlearn.engines.base import DEFAULT_P_ERROR
 from cipherlearn.sklearn.neighbors.distances import Grid, References, Sums
+from cipherlearn.sklearn.neighbors.typical import TypicalRows
 
 #: Bits that rounding removes from a difference, so that nothing of it depends on the last ones.
 REMOVED = 8
@@ -34,9 +36,6 @@ LIMIT_QUANTILE, BEYOND = 0.9, 1.25
 #: Error of a difference, in units of its standard deviation, that the last comparison allows for if
 #: one neighbour is sought, lest it is lost; of several, some will be left.
 MARGIN = 3.0
-
-#: Most rows that thresholds are taken from.
-CALIBRATION_ROWS = 512
 
 
 def deviation() -> float:
@@ -63,10 +62,12 @@ def not_negative(difference: IntValue) -> IntValue:
 class Selection(ABC):
     """A way to select references."""
 
+    #: What is compared, of references or of pairs of them.
+    sums: Sums
+
     #: How many references there are.
     n_references: int
 
-    @abstractmethod
     def mask(self, bits: IntValue) -> IntValue:
         """1 for each selected reference, 0 for others: shape (1, references).
 
@@ -74,12 +75,41 @@ class Selection(ABC):
         ----------
         bits : IntValue, shape (1, unary bits)
         """
+        sums = bits @ self.sums.weights + self.sums.constant
+        # The intervals of single bits do not tell that they are those of a unary code.
+        return self.chosen(sums.assume(self.sums.low[None], self.sums.high[None], encoded=True))
 
+    @abstractmethod
+    def chosen(self, sums: IntValue) -> IntValue:
+        """The same of the sums themselves, of shape (1, sums)."""
 
-def _differences(sums: Sums, bits: IntValue) -> IntValue:
-    found = bits @ sums.weights + sums.constant
-    # The intervals of single bits do not tell that they are those of a unary code.
-    return found.assume(sums.low[None], sums.high[None], encoded=True)
+    @abstractmethod
+    def without(self, sums: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """Sums of rows as if one reference of each row were farther than all others.
+
+        Parameters
+        ----------
+        sums : numpy.ndarray of int64, shape (rows, sums)
+        places : numpy.ndarray of int64, shape (rows,)
+        """
+
+    def mask_without(self, bits: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """Exact masks of rows, as if each had one reference less: (rows, references).
+
+        Parameters
+        ----------
+        bits : numpy.ndarray of integers, shape (rows, unary bits)
+        places : numpy.ndarray of int64, shape (rows,)
+            The reference that each row is without; -1 for none.
+        """
+        # Sums are far below 2**53: products of floating-point numbers are exact, and quick.
+        sums = self.sums.of_bits(bits.astype(np.float64)).astype(np.int64)
+        lacking = places >= 0
+        sums[lacking] = self.without(sums[lacking], places[lacking])
+        builder = Builder()
+        given = builder.input("sums", (1, sums.shape[1]), int(sums.min()), int(sums.max()))
+        circuit = builder.finish([self.chosen(given)], ["mask"])
+        return np.asarray(evaluate(circuit, sums[:, None]).outputs[0][:, 0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +128,6 @@ class Within(Selection):
     def fitted(cls, references: References, grid: Grid, threshold: float, bits: int) -> Within:
         """References whose sum is not above a threshold, compared with so many bits."""
         ends = [table.max(axis=0) for table in references.terms(grid)]
-        threshold = float(np.minimum(threshold, np.sum(ends, axis=0).max()))
         # What one feature alone puts beyond the threshold stays beyond it.
         limit = _limit(references, grid, threshold * BEYOND)
         reach = threshold + float(np.sum(np.minimum(ends, limit), axis=0).max())
@@ -113,9 +142,14 @@ class Within(Selection):
         """How many references there are."""
         return len(self.sums.constant)
 
-    def mask(self, bits: IntValue) -> IntValue:
+    def chosen(self, sums: IntValue) -> IntValue:
         """See `Selection`."""
-        return not_negative(_differences(self.sums, bits))
+        return not_negative(sums)
+
+    def without(self, sums: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """See `Selection`."""
+        np.put_along_axis(sums, places[:, None], -1, axis=1)
+        return sums
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,29 +176,27 @@ class Nearest(Selection):
     n_neighbors: int
 
     @classmethod
-    def fitted(
-        cls, references: References, grid: Grid, rows: np.ndarray, n_neighbors: int, bits: int
-    ) -> Nearest:
-        """Thresholds for rows like those given, compared with so many bits.
+    def fitted(cls, references: References, grid: Grid, n_neighbors: int, bits: int) -> Nearest:
+        """Thresholds for rows that lie as references do, compared with so many bits.
 
         Parameters
         ----------
         references : References
+            Not all of them equal.
         grid : Grid
-        rows : numpy.ndarray of float64, shape (rows, features)
-            Taken for references: none is its own neighbour.
         n_neighbors : int
         bits : int
         """
-        rows = rows[:: -(-len(rows) // CALIBRATION_ROWS)]
-        limit = float(np.quantile(_kth(references, grid, rows, n_neighbors), LIMIT_QUANTILE))
+        typical = TypicalRows.of(references.points)
+        limit = float(np.quantile(typical.kth(references, grid, n_neighbors), LIMIT_QUANTILE))
         limit = _limit(references, grid, limit)
-        farthest = _kth(references, grid, rows, n_neighbors, limit)
+        farthest = typical.kth(references, grid, n_neighbors, limit)
         shares = np.arange(1, 2**ROUNDS + 1) / 2**ROUNDS
         thresholds = np.quantile(farthest, shares)
         ends = [table.max(axis=0) for table in references.terms(grid, limit)]
         reach = float(np.sum(ends, axis=0).max())
-        thresholds[-1] = min(thresholds[-1] * BEYOND, reach)
+        # The grid tells no rows apart that are nearer than the corners of a cell.
+        thresholds[-1] = min(max(thresholds[-1] * BEYOND, references.cell(grid)), reach)
         margin = int(np.ceil(MARGIN * deviation() / n_neighbors))
         scale = (steps_of(bits) - margin) / (reach + thresholds[-1] - thresholds[0])
         terms = (scale * table for table in references.terms(grid, limit))
@@ -182,18 +214,23 @@ class Nearest(Selection):
         """Rounds of bisection."""
         return len(self.thresholds).bit_length() - 1
 
-    def mask(self, bits: IntValue) -> IntValue:
+    def chosen(self, sums: IntValue) -> IntValue:
         """See `Selection`."""
-        distances = _differences(self.sums, bits)
         place: IntValue | None = None
         for level in reversed(range(self.n_rounds)):
             # Of the thresholds that are left, the last one of the lower half.
             threshold = self._threshold(place, self.thresholds, 2**level - 1)
-            count = saturated_count(not_negative(threshold - distances), self.n_neighbors)
+            count = saturated_count(not_negative(threshold - sums), self.n_neighbors)
             upper = ((count < self.n_neighbors) * 2**level).astype(np.int64)
             place = upper if place is None else place + upper
         threshold = self._threshold(place, self.thresholds + self.margin, 0)
-        return not_negative(threshold - distances)
+        return not_negative(threshold - sums)
+
+    def without(self, sums: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """See `Selection`."""
+        beyond = int(self.thresholds[-1]) + self.margin + 1
+        np.put_along_axis(sums, places[:, None], beyond, axis=1)
+        return sums
 
     @staticmethod
     def _threshold(place: IntValue | None, thresholds: np.ndarray, offset: int) -> Any:
@@ -208,11 +245,6 @@ class Nearest(Selection):
         return tabulate(read, place).astype(np.int64)
 
 
-def all_of(references: References, grid: Grid, bits: int) -> Within:
-    """All references: the threshold is beyond every distance."""
-    return Within.fitted(references, grid, np.inf, bits)
-
-
 def _rounding(features: int) -> float:
     """How much a sum may grow when its terms are rounded: at most, or of many, hardly more."""
     return float(min(features / 2, np.sqrt(features)))
@@ -223,14 +255,6 @@ def _limit(references: References, grid: Grid, limit: float) -> float:
     widest = max(float(table.max()) for table in references.terms(grid))
     smallest = widest / grid.top**references.metric.power
     return float(np.max([limit, smallest, np.finfo(np.float64).tiny]))
-
-
-def _kth(
-    references: References, grid: Grid, rows: np.ndarray, count: int, most: float = np.inf
-) -> np.ndarray:
-    """Distances of the k-th neighbours of rows; a row that is a reference is not its own."""
-    sums = np.sort(references.sums(grid, rows, most), axis=1)
-    return np.asarray(sums[:, min(count, sums.shape[1] - 1)])
 
 
 def saturated_count(ones: IntValue, most: int) -> IntValue:
@@ -313,10 +337,10 @@ class Ranked(Selection):
         terms = (scale * (table[:, second] - table[:, first]) for table in references.terms(grid))
         return cls(Sums.of_terms(terms, scale * (added[second] - added[first])), count, n_neighbors)
 
-    def mask(self, bits: IntValue) -> IntValue:
+    def chosen(self, sums: IntValue) -> IntValue:
         """See `Selection`."""
         first, second = np.triu_indices(self.n_references, 1)
-        nearer = not_negative(_differences(self.sums, bits))
+        nearer = not_negative(sums)
         # How many are nearer than each: the second of a pair counts the first, or else it is
         # counted by it. Of equal ones, the first is the nearer.
         places = np.arange(self.n_references)
@@ -325,3 +349,9 @@ class Ranked(Selection):
         if self.n_references == 2 and self.n_neighbors == 1:
             return 1 - before
         return (before < self.n_neighbors).astype(np.int64)
+
+    def without(self, sums: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """See `Selection`."""
+        first, second = np.triu_indices(self.n_references, 1)
+        sums = np.where(first == places[:, None], -1, sums)
+        return np.where(second == places[:, None], 0, sums)

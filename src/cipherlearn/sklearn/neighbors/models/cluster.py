@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 from sklearn import cluster
-from sklearn.base import ClusterMixin
+from sklearn.base import ClusterMixin, TransformerMixin
+from sklearn.utils import check_consistent_length
 
 from cipherlearn.sklearn import _kinds as kinds
 from cipherlearn.sklearn.neighbors._centers import CentersEstimator
@@ -17,7 +18,13 @@ PACKAGE = "sklearn"
 EXTRA = None
 
 
-class _Clusters(kinds.MirroredTags, kinds.Predicting, ClusterMixin, CentersEstimator):  # type: ignore[misc]
+class _Clusters(
+    kinds.MirroredTags,
+    kinds.Predicting,
+    ClusterMixin,  # type: ignore[misc]
+    TransformerMixin,  # type: ignore[misc]
+    CentersEstimator,
+):
     """Rows belong to the cluster whose center is the nearest."""
 
     @classmethod
@@ -36,19 +43,42 @@ class _Clusters(kinds.MirroredTags, kinds.Predicting, ClusterMixin, CentersEstim
         return self._nearest(scores).astype(np.int32)
 
     @Revealed
+    def score(
+        self, X: Any, y: Any = None, sample_weight: Any = None, fhe: str = "disable"
+    ) -> float:
+        """Minus the sum of the squared distances of rows from the nearest centers.
+
+        Parameters
+        ----------
+        X : array-like of shape (rows, features)
+        y : object
+            Ignored.
+        sample_weight : array-like of shape (rows,), optional
+        fhe : {"disable", "simulate", "execute"}, default="disable"
+        """
+        del y
+        least = np.maximum(self._raw(X, fhe).min(axis=1), 0.0)
+        weights = np.ones(len(least)) if sample_weight is None else np.asarray(sample_weight)
+        check_consistent_length(least, weights)
+        return -float(least @ weights)
+
     def transform(self, X: Any, fhe: str = "disable") -> np.ndarray:
         """Distances of rows from all centers: (rows, clusters)."""
         return Metric(2.0).distances(self._raw(X, fhe))
 
-    @Revealed
     def fit_transform(self, X: Any, y: Any = None, **fit_params: Any) -> np.ndarray:
         """`fit`, and then `transform`."""
-        return np.asarray(self.fit(X, y, **fit_params).transform(X))
+        return self.fit(X, y, **fit_params).transform(X)
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Names of the distances."""
         self.check_model_is_fitted()
         return np.asarray(self.sklearn_model.get_feature_names_out(input_features))
+
+
+# Only now: scikit-learn has wrapped them, for `set_output`.
+for _name in ("transform", "fit_transform"):
+    setattr(_Clusters, _name, Revealed(getattr(_Clusters, _name)))
 
 
 class KMeans(_Clusters, wraps=cluster.KMeans):
