@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -95,6 +96,66 @@ def test_decrypted_results_lack_the_length_of_the_row(name: str) -> None:
         estimator.set_params(weights="uniform")
         found = estimator.post_processing(decrypted)
         np.testing.assert_array_equal(found, estimator.predict_proba(X))
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after"),
+    [
+        *((name, {}, {"reveal": "distances"}) for name in NEIGHBORS),
+        *((name, {"reveal": "distances"}, {"reveal": "selection"}) for name in NEIGHBORS),
+        ("KNeighborsClassifier", {}, {"n_neighbors": 50}),
+        ("KNeighborsRegressor", {"reveal": "distances"}, {"p": 1}),
+        ("RadiusNeighborsClassifier", {}, {"radius": 9.0}),
+        ("RadiusNeighborsRegressor", {}, {"weights": "distance"}),
+        ("KNeighborsRegressor", {"metric_params": {"w": np.ones(4)}}, {"metric_params": None}),
+        ("NearestCentroid", {}, {"metric": "manhattan"}),
+    ],
+)
+def test_what_models_are_built_with_is_not_set_after_fit(
+    name: str, before: dict[str, Any], after: dict[str, Any]
+) -> None:
+    estimator = quick(name).set_params(**before)
+    X, y = data_for(estimator)
+    found = predictions(estimator.fit(X, y), X)
+    known = {parameter: estimator.get_params()[parameter] for parameter in after}
+    estimator.set_params(**after)
+    for use in (estimator.predict, estimator.post_processing, estimator.compile):
+        with pytest.raises(InvalidParameterError, match=next(iter(after))):
+            use(X)
+    np.testing.assert_array_equal(predictions(estimator.set_params(**known), X), found)
+
+
+def test_what_selects_distances_may_be_set_after_fit() -> None:
+    for name, after in (
+        ("KNeighborsClassifier", {"n_neighbors": 30, "weights": "distance"}),
+        ("RadiusNeighborsClassifier", {"radius": 1.2}),
+    ):
+        estimator = quick(name).set_params(reveal="distances", n_bits=12)
+        X, y = data_for(estimator)
+        found = estimator.fit(X, y).set_params(**after).predict(X)
+        theirs = estimator.sklearn_model.set_params(**after)
+        assert (found == theirs.predict(X)).mean() > 0.97
+
+
+@pytest.mark.parametrize(
+    ("name", "selection", "distances"),
+    [
+        ("KNeighborsClassifier", "how many .* of each class; the same of all rows", "the classes"),
+        ("KNeighborsRegressor", "range of the targets.*sums of the bits.*of all rows", "targets"),
+        ("RadiusNeighborsClassifier", "widened by the radius.*label of outliers", "the label"),
+        ("RadiusNeighborsRegressor", "range of the targets.*sums of the bits", "the targets"),
+        ("NearestCentroid", "which center is the nearest", "the priors.*the deviations"),
+        ("KMeans", "which center is the nearest", "distances from all centers"),
+        ("MiniBatchKMeans", "which center is the nearest", "distances from all centers"),
+    ],
+)
+def test_what_the_client_learns(name: str, selection: str, distances: str) -> None:
+    for reveal, told in (("selection", selection), ("distances", distances)):
+        estimator = quick(name).set_params(reveal=reveal)
+        found = estimator.fit(*data_for(estimator)).client_learns
+        assert found.startswith("ranges of the features")
+        assert re.search(told, found)
+        assert ("tell where" in found) == (reveal == "distances")
 
 
 def test_all_estimators_are_there() -> None:

@@ -9,7 +9,6 @@ from cipherlearn.circuit.simulate import allowed_results
 from cipherlearn.engines import estimate
 from cipherlearn.errors import (
     CalibrationWarning,
-    CompilationError,
     CostWarning,
     InvalidShapeError,
     NotCompiledError,
@@ -18,7 +17,7 @@ from cipherlearn.sklearn.linear.module import Box
 from cipherlearn.sklearn.neighbors import module as modules
 from cipherlearn.sklearn.neighbors.distances import Grid, Metric, References
 from cipherlearn.sklearn.neighbors.module import SelectionModule
-from cipherlearn.sklearn.neighbors.selection import Nearest, Ranked, Selection, all_of
+from cipherlearn.sklearn.neighbors.selection import Nearest, Ranked, Selection
 
 RNG = np.random.default_rng(0)
 POINTS = np.concatenate([RNG.normal(size=(8, 2)) - 2.0, RNG.normal(size=(8, 2)) + 2.0])
@@ -29,7 +28,7 @@ def case(kind: str = "nearest", bits: int = 4) -> SelectionModule:
     grid = Grid(Box.around(POINTS), bits)
     references = References(POINTS, Metric(2.0))
     if kind == "nearest":
-        selection: Selection = Nearest.fitted(references, grid, POINTS, 3, 4)
+        selection: Selection = Nearest.fitted(references, grid, 3, 4)
         return SelectionModule(grid, selection, KINDS)
     few = References(POINTS[[0, 1, 12]], Metric(2.0))
     return SelectionModule(grid, Ranked.fitted(few, grid, 1, 4), np.eye(3, dtype=np.int64))
@@ -82,12 +81,14 @@ def test_one_array_of_rows() -> None:
     assert bits.shape == (16, 30)
 
 
-def test_a_selection_of_all_is_nothing_to_encrypt() -> None:
-    grid = Grid(Box.around(POINTS), 3)
-    module = SelectionModule(grid, all_of(References(POINTS, Metric(2.0)), grid, 4), KINDS)
-    np.testing.assert_array_equal(module.forward(POINTS), 8)
-    with pytest.raises(CompilationError, match="constant"):
-        module.compile()
+def test_counts_without_one_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = case()
+    places = np.arange(16)
+    expected = module.without(POINTS, places)
+    np.testing.assert_array_equal(module.without(POINTS, np.full(16, -1)), module.forward(POINTS))
+    monkeypatch.setattr(modules, "CHUNK_ROWS", 5)
+    np.testing.assert_array_equal(module.without(POINTS, places), expected)
+    assert (expected.sum(axis=1) >= 3).all()
 
 
 @pytest.mark.parametrize("kind", ["nearest", "ranked"])

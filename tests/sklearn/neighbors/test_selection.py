@@ -14,7 +14,6 @@ from cipherlearn.sklearn.neighbors.selection import (
     Ranked,
     Selection,
     Within,
-    all_of,
     saturated_count,
 )
 
@@ -67,7 +66,7 @@ def test_ranked_are_the_first_k_in_order(seed: int, n: int, k: int, power: float
 @given(seed=st.integers(0, 2**31), n=st.integers(11, 60), k=st.integers(1, 9))
 def test_nearest_are_the_k_and_what_is_about_as_near(seed: int, n: int, k: int) -> None:
     references, grid, rows = integer_case(seed, n, 4)
-    selection = Nearest.fitted(references, grid, references.points, k, 4)
+    selection = Nearest.fitted(references, grid, k, 4)
     found = masks(selection, grid, rows)
     sums = selection.sums.of_bits(grid.code(rows).astype(np.int64))
     kth = np.sort(sums, axis=1)[:, k - 1]
@@ -88,9 +87,40 @@ def test_within_a_radius(seed: int, n: int, radius: int) -> None:
     np.testing.assert_array_equal(found, sums <= radius**2)
 
 
-def test_all_of_them() -> None:
-    references, grid, rows = integer_case(0, 5, 2)
-    assert masks(all_of(references, grid, 4), grid, rows).all()
+@settings(deadline=None, max_examples=15)
+@given(seed=st.integers(0, 2**31), n=st.integers(2, 30), k=st.integers(1, 5))
+@pytest.mark.parametrize("kind", ["nearest", "ranked", "within"])
+def test_rows_without_one_reference(kind: str, seed: int, n: int, k: int) -> None:
+    """As if that reference lay far away; as they are, without none."""
+    references, grid, rows = integer_case(seed, n, 2)
+    bits, places = grid.code(rows), np.arange(len(rows)) % (n + 1) - 1
+    if kind == "within":
+        selection: Selection = Within.fitted(references, grid, 9.0, 4)
+    elif kind == "nearest" and not references.are_equal:
+        selection = Nearest.fitted(references, grid, k, 4)
+    else:  # all of them are not selected by comparisons
+        selection = Ranked.fitted(references, grid, min(k, n - 1), 4)
+    found = selection.mask_without(bits, places)
+    whole = masks(selection, grid, rows)
+    np.testing.assert_array_equal(found[places < 0], whole[places < 0])
+    lacking = np.flatnonzero(places >= 0)
+    assert not found[lacking, places[lacking]].any()
+    if kind == "within":
+        whole[lacking, places[lacking]] = False
+        np.testing.assert_array_equal(found, whole)
+    else:  # another one comes in its place
+        assert (found | ~whole | (np.arange(n) == places[:, None])).all()
+
+
+@settings(deadline=None, max_examples=25)
+@given(seed=st.integers(0, 2**31), copies=st.integers(1, 9), k=st.integers(1, 5))
+def test_rows_between_repeated_references_reach_some(seed: int, copies: int, k: int) -> None:
+    rng = np.random.default_rng(seed)
+    points = np.repeat(rng.integers(0, 4, (40, 2)).astype(np.float64), copies, axis=0)
+    references, grid = References(points, Metric(2.0)), Grid(Box.around(points), 5)
+    selection = Nearest.fitted(references, grid, k, 4)
+    rows = points[::copies] + rng.uniform(-0.5, 0.5, (40, 2))
+    assert masks(selection, grid, rows).any(axis=1).all()
 
 
 @settings(deadline=None, max_examples=30)
@@ -113,7 +143,7 @@ def test_approximate_comparisons_are_about_right(bits: int) -> None:
     points, rows = rng.normal(size=(40, 3)), rng.normal(size=(20, 3))
     references = References(points, Metric(2.0))
     grid = Grid(Box.around(points), 4)
-    selection = Nearest.fitted(references, grid, points, 3, bits)
+    selection = Nearest.fitted(references, grid, 3, bits)
     circuit, code = circuit_of(selection, grid), grid.code(rows)[:, None]
     (found,) = simulate(circuit, code, p_error=P_ERROR).outputs
     (lowest, highest) = allowed_results(circuit, code)[0]
@@ -130,7 +160,7 @@ def test_rounded_differences_have_the_bits_that_were_asked_for() -> None:
     references, grid, _ = integer_case(3, 30, 4)
     for bits in (2, 3, 4, 5):
         chosen: list[Selection] = [
-            Nearest.fitted(references, grid, references.points, 3, bits),
+            Nearest.fitted(references, grid, 3, bits),
             Within.fitted(references, grid, 9.0, bits),
             Ranked.fitted(References(references.points[:6], Metric(2.0)), grid, 1, bits),
         ]

@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 import numpy as np
 from sklearn.base import ClassifierMixin
 
-from cipherlearn.errors import InvalidParameterError
 from cipherlearn.sklearn import _kinds as kinds
 from cipherlearn.sklearn._agreement import Agreement, agreement_of, as_probable
 
@@ -43,15 +42,6 @@ class Voting(kinds.MirroredTags, kinds.Predicting, ClassifierMixin):  # type: ig
 
     def _voted(self, model: Any) -> np.ndarray:
         return self._counted(model)
-
-    def _weighted(self: Any, distances: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-        found = np.asarray(super()._weighted(distances, chosen))
-        if (chosen.any(axis=1) & ~found.any(axis=1)).any():
-            raise InvalidParameterError(
-                "the function weights gives all neighbours of some row a weight of zero: give one "
-                "of them more"
-            )
-        return found
 
     def _parts(self: Any, votes: np.ndarray) -> list[np.ndarray]:
         """Votes of each target: (rows, classes)."""

@@ -219,12 +219,6 @@ class References:
         for feature, values in enumerate(self.points.T):
             yield np.minimum(self.metric.terms(grid.points(feature), values, feature), most)
 
-    def cell(self, grid: Grid) -> float:
-        """The sum between opposite corners of a cell of the grid."""
-        sizes, origin = grid.box.span / grid.top, np.zeros(1)
-        each = [self.metric.terms(s[None], origin, feature) for feature, s in enumerate(sizes)]
-        return float(np.sum(each))
-
     def sums(self, grid: Grid, rows: np.ndarray, most: float = np.inf) -> np.ndarray:
         """Real sums of rows on the grid: (rows, references)."""
         places = grid.places(rows)

@@ -187,16 +187,15 @@ class Nearest(Selection):
         n_neighbors : int
         bits : int
         """
-        typical = TypicalRows.of(references.points)
-        limit = float(np.quantile(typical.kth(references, grid, n_neighbors), LIMIT_QUANTILE))
+        typical = TypicalRows.of(references, grid, n_neighbors)
+        limit = float(np.quantile(typical.farthest(), LIMIT_QUANTILE))
         limit = _limit(references, grid, limit)
-        farthest = typical.kth(references, grid, n_neighbors, limit)
+        farthest = typical.farthest(limit)
         shares = np.arange(1, 2**ROUNDS + 1) / 2**ROUNDS
         thresholds = np.quantile(farthest, shares)
         ends = [table.max(axis=0) for table in references.terms(grid, limit)]
         reach = float(np.sum(ends, axis=0).max())
-        # The grid tells no rows apart that are nearer than the corners of a cell.
-        thresholds[-1] = min(max(thresholds[-1] * BEYOND, references.cell(grid)), reach)
+        thresholds[-1] = min(thresholds[-1] * BEYOND, reach)
         margin = int(np.ceil(MARGIN * deviation() / n_neighbors))
         scale = (steps_of(bits) - margin) / (reach + thresholds[-1] - thresholds[0])
         terms = (scale * table for table in references.terms(grid, limit))

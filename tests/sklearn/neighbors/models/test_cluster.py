@@ -44,3 +44,35 @@ def test_a_row_without_a_nearest_center() -> None:
     with pytest.warns(CalibrationWarning, match="no center is the nearest of 1 rows"):
         found = model.post_processing(np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 1.0]]))
     assert found.tolist() == [0, 2]
+
+
+def test_a_single_center_is_compiled() -> None:
+    model = KMeans(1, n_bits=3).fit(X)
+    model.compile(X[:1], check=True)
+    np.testing.assert_array_equal(model.predict(X[:3], fhe="execute"), 0)
+
+
+@pytest.mark.filterwarnings("ignore:Number of distinct clusters")
+def test_equal_centers_are_one() -> None:
+    model = KMeans(2, n_init=1).fit(np.ones((5, 2)))
+    model.compile(engine="clear")
+    np.testing.assert_array_equal(model.predict(np.ones((1, 2)), fhe="simulate"), 0)
+
+
+def test_score() -> None:
+    model = KMeans(3, n_init=1, random_state=0, n_bits=12, reveal="distances").fit(X)
+    weights = np.arange(len(X)) / len(X)
+    for given in (None, weights):
+        theirs = model.sklearn_model.score(X, sample_weight=given)
+        assert model.score(X, sample_weight=given) == pytest.approx(theirs, rel=0.01)
+    with pytest.raises(AttributeError, match=r"score needs the distances.*reveal='distances'"):
+        KMeans(3).fit(X).score(X)
+
+
+def test_distances_in_tables() -> None:
+    model = KMeans(3, n_init=1, random_state=0, n_bits=12, reveal="distances")
+    expected = model.fit_transform(X)
+    found = model.set_output(transform="pandas").transform(X)
+    assert list(found.columns) == ["kmeans0", "kmeans1", "kmeans2"]
+    np.testing.assert_array_equal(found.to_numpy(), expected)
+    assert list(model.fit_transform(X).columns) == list(found.columns)

@@ -29,6 +29,15 @@ class KNeighborsClassifier(Voting, KNearest, wraps=neighbors.KNeighborsClassifie
     References that are about as far as the k-th vote as well: under encryption, more than k may.
     """
 
+    def _raw(self, X: Any, fhe: Any) -> np.ndarray:
+        scores = super()._raw(X, fhe)
+        if self._reveals and not self._votes(scores).any(axis=1).all():
+            raise InvalidParameterError(
+                f"weights={self.weights!r} gives all neighbours of some rows a weight of zero: "
+                "give one of them more"
+            )
+        return scores
+
 
 class KNeighborsRegressor(Averaging, KNearest, wraps=neighbors.KNeighborsRegressor):
     """The targets of the nearest rows are averaged: see `KNeighborsClassifier`."""
