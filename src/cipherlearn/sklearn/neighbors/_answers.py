@@ -59,10 +59,9 @@ class Voting(kinds.MirroredTags, kinds.Predicting, ClassifierMixin):  # type: ig
         return np.stack(found, axis=1) if self.outputs_2d_ else found[0]
 
     def _agreement_of(self: Any, ours: np.ndarray, theirs: np.ndarray) -> Agreement:
-        votes = self._votes(ours)
         # Rows without any vote are alike; where two classes have as many, either will do.
-        same = votes.any(axis=1) == theirs.any(axis=1)
-        for our_part, their_part in zip(self._parts(votes), self._parts(theirs), strict=True):
+        same = ours.any(axis=1) == theirs.any(axis=1)
+        for our_part, their_part in zip(self._parts(ours), self._parts(theirs), strict=True):
             same &= as_probable(our_part, _in_parts_of_one(their_part))
         return Agreement(float(same.mean()), len(same), of_values=False)
 
@@ -130,8 +129,7 @@ class Averaging(kinds.Regressor):
         low, span = targets.min(axis=0), np.ptp(targets, axis=0)
         return low, np.where(span > 0, span, 1.0) / (2**TARGET_BITS - 1)
 
-    def _averages(self: Any, scores: np.ndarray) -> np.ndarray:
-        votes = self._votes(scores)
+    def _averages(self: Any, votes: np.ndarray) -> np.ndarray:
         if self._reveals:
             return _averages(votes)
         low, step = self._steps(self._targets(self.sklearn_model))
@@ -139,7 +137,7 @@ class Averaging(kinds.Regressor):
         return np.asarray(low + step * _averages(np.concatenate([votes[:, :1], sums], axis=1)))
 
     def _predictions(self: Any, scores: np.ndarray) -> np.ndarray:
-        values = self._averages(scores)
+        values = self._averages(self._votes(scores))
         return np.asarray(values[:, 0] if self._is_flat else values)
 
     def _agreement_of(self: Any, ours: np.ndarray, theirs: np.ndarray) -> Agreement:

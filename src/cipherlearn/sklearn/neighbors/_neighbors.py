@@ -23,6 +23,9 @@ from cipherlearn.sklearn.neighbors.selection import Nearest, Ranked, Selection
 #: References of which comparing each with each is as cheap as bisection.
 FEW_REFERENCES = 10
 
+#: Distances that are in memory at once, when agreement is measured.
+_DISTANCES_AT_ONCE = 2**22
+
 #: Weights that need no distances.
 _EQUAL_WEIGHTS = ("uniform", None)
 
@@ -179,19 +182,25 @@ class Neighborhood(NeighborsEstimator):
 
     @abstractmethod
     def _agreement_of(self, ours: np.ndarray, theirs: np.ndarray) -> Agreement:
-        """How far answers are alike, of our scores and of the float model's votes."""
+        """How far answers of our votes are those of the float model's."""
 
     def _compared(self, module: Any, rows: np.ndarray) -> Agreement:
         del module  # that of `module_`
         model = self.sklearn_model
         step = -(-len(rows) // COMPARED_ROWS)
-        places = _places(rows, self.read(model).points)[::step]
+        points = self.read(model).points
+        places = _places(rows, points)[::step]
         rows = rows[::step]
+        size = max(_DISTANCES_AT_ONCE // len(points), 1)
+        ours, theirs = [], []
         with warnings.catch_warnings():
             # Of rows without the names that training had, or without a neighbour.
             warnings.simplefilter("ignore")
-            theirs = self._weighted_votes(*self._found(model, rows, places))
-            return self._agreement_of(self._scores_without(rows, places), theirs)
+            for start in range(0, len(rows), size):
+                part = rows[start : start + size], places[start : start + size]
+                ours.append(self._votes(self._scores_without(*part)))
+                theirs.append(self._weighted_votes(*self._found(model, *part)))
+        return self._agreement_of(np.concatenate(ours), np.concatenate(theirs))
 
 
 def _places(rows: np.ndarray, points: np.ndarray) -> np.ndarray:

@@ -300,10 +300,10 @@ def test_functions_of_distances_are_given_what_scikit_learn_gives() -> None:
     ):
         model = kind(weights=weights, reveal="distances", n_bits=14).fit(X, Y)
         assert np.abs(model.predict_proba(T) - model.sklearn_model.predict_proba(T)).mean() < 0.01
-    model = KNeighborsClassifier(weights=lambda d: d < 0.3, reveal="distances", n_bits=12)
+    model = KNeighborsClassifier(weights=lambda d: 1.0 * (d < 0.3), reveal="distances", n_bits=12)
     model.fit(X, Y).predict(X)
     with pytest.raises(ValueError, match="weight of zero"):
-        model.predict(X + 0.4)
+        model.predict(FAR)
 
 
 def test_comparisons_in_a_circle_are_told_of() -> None:
