@@ -13,6 +13,8 @@ from cipherlearn.sklearn.linear.module import Box
 from cipherlearn.sklearn.neighbors._estimator import Revealed
 from cipherlearn.sklearn.neighbors._neighbors import Neighborhood
 from cipherlearn.sklearn.neighbors.distances import Grid
+from cipherlearn.sklearn.neighbors.module import SelectionModule
+from cipherlearn.sklearn.neighbors.revealed import Distances
 from cipherlearn.sklearn.neighbors.selection import BEYOND, Selection, Within
 
 #: By what part of its largest value the range of a feature is widened at least.
@@ -73,22 +75,28 @@ class InRadius(Neighborhood):
 
     def _raw(self, X: Any, fhe: Any) -> np.ndarray:
         scores = super()._raw(X, fhe)
+        if X is not None and isinstance(self.module_, SelectionModule):
+            # The client knows it of these rows, whatever rounded comparisons say.
+            scores = np.where(self._beyond(X, self.module_.box)[:, None], 0.0, scores)
         self._check_reach(X, self.radius)
         return scores
 
+    def _beyond(self, X: Any, ranges: Box) -> np.ndarray:
+        """Which rows lie beyond the ranges."""
+        units = ranges.units(self._rows(X))
+        return np.asarray(((units < 0) | (units > 1)).any(axis=1))
+
     def _check_reach(self, X: Any, radius: float) -> None:
         """Warn of rows whose distances are not known well enough for a radius set after `fit`."""
-        if X is None or not self._reveals or radius <= self.sklearn_model.radius:
+        built = self.sklearn_model.radius
+        if X is None or not isinstance(self.module_, Distances) or radius <= built:
             return
-        module: Any = self.module_
-        units = module.ranges.units(self._rows(X))
-        beyond = np.count_nonzero(((units < 0) | (units > 1)).any(axis=1))
-        if beyond:
+        beyond = self._beyond(X, self.module_.ranges)
+        if beyond.any():
             warn(
-                f"{beyond} of {len(units)} rows lie more than the radius of training "
-                f"({self.sklearn_model.radius}) outside of its rows: their distances are lower "
-                f"bounds, and with radius={radius} they may get too many neighbours. Fit with this "
-                "radius",
+                f"{np.count_nonzero(beyond)} of {len(beyond)} rows lie more than the radius of "
+                f"training ({built}) outside of its rows: their distances are lower bounds, and "
+                f"with radius={radius} they may get too many neighbours. Fit with this radius",
                 CalibrationWarning,
             )
 

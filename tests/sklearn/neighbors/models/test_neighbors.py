@@ -5,8 +5,14 @@ from typing import Any
 import numpy as np
 import pytest
 from sklearn import neighbors
-from sklearn.datasets import load_diabetes, load_iris, make_classification
+from sklearn.datasets import (
+    load_breast_cancer,
+    load_diabetes,
+    load_iris,
+    make_classification,
+)
 from sklearn.model_selection import train_test_split
+from sklearn.preprocessing import StandardScaler
 
 from cipherlearn import sklearn as estimators
 from cipherlearn.errors import AgreementWarning, CalibrationWarning, InvalidParameterError
@@ -203,6 +209,19 @@ def test_what_is_beyond_the_ranges_has_no_neighbour(reveal: str, p: float) -> No
             rows[2 * feature + 1 :: 8, feature] = high[feature] + past
         for fhe in ("disable", "simulate"):
             assert not model.predict(rows, fhe=fhe).any()
+
+
+@pytest.mark.filterwarnings("ignore:inputs lie far outside")
+def test_rows_beyond_the_ranges_of_many_features() -> None:
+    """One feature far outside is little among many, for rounded comparisons."""
+    x, t, y, _ = train_test_split(*load_breast_cancer(return_X_y=True), random_state=42)
+    scaler = StandardScaler().fit(x)
+    model = RadiusNeighborsRegressor(radius=4.0).fit(scaler.transform(x), y)
+    model.compile(engine="clear")
+    rows = scaler.transform(t)
+    rows[:, 3] += 30.0
+    with pytest.warns(UserWarning, match="no neighbors within specified radius"):
+        assert np.isnan(model.predict(rows, fhe="simulate")).all()
 
 
 @pytest.mark.filterwarnings("ignore:inputs lie far outside", "ignore:Mind that for 0 < p < 1")
