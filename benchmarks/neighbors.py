@@ -80,6 +80,7 @@ CASES = (
     Case("KNeighborsClassifier", "wine", {"n_neighbors": 5}, 0.93),
     Case("KNeighborsClassifier", "breast cancer", {"n_neighbors": 5}, 0.93),
     Case("KNeighborsClassifier", "digits", {"n_neighbors": 3}, 0.95),
+    Case("KNeighborsClassifier", "integers", {"n_neighbors": 3}, 0.95),
     Case("KNeighborsRegressor", "diabetes", {}),
     Case("RadiusNeighborsClassifier", "iris", {"radius": 1.0}, 0.95),
     Case("NearestCentroid", "iris", {"n_bits": 6}, 0.97),
@@ -91,7 +92,14 @@ CASES = (
 
 
 def data_of(name: str, seed: int) -> Split:
-    """Rows to train and to test, and their labels; ``"hard"``: classes that overlap."""
+    """Rows to train and to test, and their labels.
+
+    ``"hard"``: classes that overlap; ``"integers"``: many equal rows to train, and others to test.
+    """
+    if name == "integers":
+        rng = np.random.default_rng(seed)
+        x_train, x_test = rng.integers(0, 4, (300, 2)).astype(float), rng.uniform(0, 3, (200, 2))
+        return x_train, x_test, *((x.sum(axis=1) > 3).astype(int) for x in (x_train, x_test))
     if name == "hard":
         x, y = make_classification(
             150, 4, n_informative=2, n_redundant=0, class_sep=0.5, random_state=42
@@ -120,7 +128,7 @@ def run() -> Iterator[Figure]:
 
 
 def _figures(case: Case) -> Iterator[Figure]:
-    found = []
+    found, told = [], []
     for seed in range(SPLITS):
         split = data_of(case.data, seed)
         fitted = case.fitted(split)
@@ -129,12 +137,14 @@ def _figures(case: Case) -> Iterator[Figure]:
             warnings.simplefilter("ignore", CostWarning)
             fitted.compile()
             found.append(_scores(fitted, split))
+            told.append(fitted.agreement_)
     exact, simulated, floats, agreement, noisy = np.mean(found, axis=0)
     yield Figure(f"{case}: score of the float model", floats)
     yield Figure(f"{case}: score", exact)
     yield Figure(f"{case}: simulated score", simulated)
     yield Figure(f"{case}: agreement", agreement, at_least=case.least_agreement)
     yield Figure(f"{case}: simulated agreement", noisy)
+    yield Figure(f"{case}: agreement that fit tells", float(np.mean(told)))
     cost = fitted.cost()
     yield Figure(f"{case}: look-ups", count_lookups(fitted.circuit).total)
     yield Figure(f"{case}: complexity", cost.complexity)
