@@ -164,6 +164,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::cipherlearn.errors.CipherlearnWarning")
 @pytest.mark.parametrize("n_bits", [4, 8])
 @pytest.mark.parametrize("name", CASES)

@@ -26,6 +26,7 @@ from tests.quantization.test_bypass import BITS, H, R, _Net, cnn, loss, mlp, qua
 APPROXIMATE = {"n_bits": 4, "method": "approximate"}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::cipherlearn.errors.OverflowWarning")
 def test_the_same_price_buys_more_accuracy() -> None:
     case = digits_mlp()

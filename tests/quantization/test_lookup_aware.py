@@ -41,6 +41,7 @@ def digits() -> Any:
     return digits_mlp()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::cipherlearn.errors.OverflowWarning")
 def test_four_bits_are_nearly_as_good_as_the_float_network() -> None:
     scores, floats = [], []

@@ -199,6 +199,7 @@ def test_digits_are_read_as_well_as_by_the_float_network(
         assert set(count_lookups(module.circuit).by_width) == widths
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::cipherlearn.errors.OverflowWarning")
 def test_bits_are_chosen_unless_they_are_given(digits: Any) -> None:
     model, train, test, labels = digits
@@ -210,7 +211,9 @@ def test_bits_are_chosen_unless_they_are_given(digits: Any) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::cipherlearn.errors.OverflowWarning")
-@pytest.mark.parametrize("method", ["exact", "approximate"])
+@pytest.mark.parametrize(
+    "method", [pytest.param("exact", marks=pytest.mark.slow), "approximate"]
+)
 def test_auto_rounding_chooses_what_is_kept(digits: Any, method: str) -> None:
     model, train, test, labels = digits
     module = build_quantized_module(
@@ -283,6 +286,7 @@ def test_what_cannot_be_compiled_says_why() -> None:
         build_quantized_module(model, data, n_bits=14, rounding_threshold_bits="auto")
 
 
+@pytest.mark.slow
 def test_the_same_data_gives_the_same_module(digits: Any) -> None:
     model, train, _, _ = digits
     first, second = (build_quantized_module(model, train, max_drop=0.05) for _ in range(2))
