@@ -211,9 +211,7 @@ def test_bits_are_chosen_unless_they_are_given(digits: Any) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::cipherlearn.errors.OverflowWarning")
-@pytest.mark.parametrize(
-    "method", [pytest.param("exact", marks=pytest.mark.slow), "approximate"]
-)
+@pytest.mark.parametrize("method", [pytest.param("exact", marks=pytest.mark.slow), "approximate"])
 def test_auto_rounding_chooses_what_is_kept(digits: Any, method: str) -> None:
     model, train, test, labels = digits
     module = build_quantized_module(
