@@ -132,13 +132,75 @@ def test_generalized_models_keep_their_link() -> None:
     np.testing.assert_allclose(model.predict(rows), wanted.predict(rows), rtol=0.02)
 
 
+@pytest.mark.parametrize(
+    "last",
+    [
+        ours.RandomForestClassifier(5, max_depth=3, n_bits=5, random_state=0),
+        ours.HistGradientBoostingClassifier(
+            max_iter=3, n_bits=5, inputs="used-thresholds", random_state=0
+        ),
+        ours.KNeighborsClassifier(3),
+        ours.RadiusNeighborsClassifier(1.5, outlier_label="setosa"),
+        ours.NearestCentroid(),
+        ours.KMeans(3, random_state=0),
+    ],
+    ids=lambda each: type(each).__name__,
+)
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [preprocessing.StandardScaler()],
+        [preprocessing.PowerTransformer(), preprocessing.MinMaxScaler((0, 8))],
+    ],
+    ids=["standard", "power"],
+)
+@pytest.mark.filterwarnings("ignore::cipherlearn.errors.AgreementWarning")
+def test_models_that_compare_features_take_steps_of_each_by_itself(
+    steps: list[Any], last: Any
+) -> None:
+    model = make_pipeline(*steps, last).fit(X, NAMES)
+    assert model.client_steps_ == []
+    # As if the client computed the steps: it has the same bits to encrypt.
+    given = model[:-1].transform(X)
+    sent = (model.quantize_input(X), model[-1].quantize_input(given))
+    each = [bits if isinstance(bits, tuple) else (bits,) for bits in sent]
+    for found, wanted in zip(*each, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+    np.testing.assert_array_equal(model.predict(X), model[-1].predict(given))
+    assert model.agreement_ == model[-1].agreement_
+    model.compile(engine="clear")
+    np.testing.assert_array_equal(model.predict(X[:9], fhe="execute"), model.predict(X[:9]))
+    far = np.concatenate([X + 50, X - 50])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CalibrationWarning)
+        found, wanted = model.predict(far), model[-1].predict(model[:-1].transform(far))
+    np.testing.assert_array_equal(found, wanted)
+    frame = pd.DataFrame(X, columns=list("abcd"))
+    again = clone(model).fit(frame, NAMES)
+    np.testing.assert_array_equal(again.predict(frame), model.predict(X))
+
+
+def test_models_that_compare_features_take_no_others() -> None:
+    for step in (decomposition.PCA(3), preprocessing.FunctionTransformer(np.negative)):
+        last = ours.DecisionTreeClassifier(max_depth=3)
+        steps = [preprocessing.StandardScaler(), step, last]
+        with pytest.raises(InvalidParameterError, match=r"mix them, or turn .*public=\['standards"):
+            make_pipeline(*steps).fit(X, NAMES)
+    steps = [preprocessing.StandardScaler(), ours.KNeighborsClassifier(reveal="distances")]
+    with pytest.raises(InvalidParameterError, match="the client computes with its features"):
+        make_pipeline(*steps).fit(X, NAMES)
+    steps = [preprocessing.StandardScaler(), ours.KMeans(3, random_state=0)]
+    constant = np.c_[X, np.ones(150)]
+    model, wanted = make_pipeline(*steps).fit_benchmark(constant)
+    assert (model.predict(constant) == wanted.predict(constant)).mean() > 0.97
+
+
 def test_other_models_leave_public_steps_to_the_client() -> None:
     steps = [
         preprocessing.StandardScaler(),
         ours.RandomForestClassifier(5, max_depth=3, random_state=0),
     ]
-    with pytest.raises(InvalidParameterError, match=r"\['standardscaler'\] cannot be .*public="):
-        make_pipeline(*steps).fit(X, NAMES)
+    assert make_pipeline(*steps).fit(X, NAMES).client_steps_ == []
     for public in (True, ["standardscaler"]):
         model = make_pipeline(*steps, public=public).fit(X, NAMES)
         assert model.client_steps_ == ["standardscaler"]

@@ -297,6 +297,11 @@ class EncryptedEstimator(BaseEstimator, ABC):  # type: ignore[misc]
         return self.module_.circuit
 
     @property
+    def n_sent(self) -> int:
+        """How many features of a row are encrypted."""
+        return int(self.n_features_in_)
+
+    @property
     def client_learns(self) -> str:
         """What whoever encrypts rows learns of the training data."""
         return "ranges of the features"

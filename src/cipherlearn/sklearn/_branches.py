@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cipherlearn.sklearn._wrapping import dense, named
+from cipherlearn.sklearn._steps import dense, named
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from scipy import sparse
 from sklearn.utils.validation import validate_data
 
-from cipherlearn.errors import InvalidParameterError, ModelError
+from cipherlearn.errors import InvalidParameterError
 from cipherlearn.sklearn._agreement import Agreement, agreement_of, tell
 from cipherlearn.sklearn._base import EncryptedEstimator, counted, without_graph
 from cipherlearn.sklearn._reading import reading
+from cipherlearn.sklearn._steps import dense, through
 from cipherlearn.sklearn.links import Identity, Link
 
 if TYPE_CHECKING:
@@ -191,18 +191,7 @@ class WrappingEstimator(EncryptedEstimator):
 
     def _taken(self, rows: np.ndarray) -> np.ndarray:
         """Rows as the float model takes them."""
-        names = vars(self).get("feature_names_in_")  # of the first step
-        for step in self._folded:
-            given = named(rows, getattr(step, "feature_names_in_", names))
-            try:
-                rows = step.transform(given)
-            except Exception as error:
-                raise ModelError(
-                    f"the step {type(step).__name__} refuses rows of numbers in the range of "
-                    f"training ({type(error).__name__}: {error})"
-                ) from error
-            names = None
-        return dense(rows)
+        return through(self._folded, rows, vars(self).get("feature_names_in_"))
 
     def _compared(self, module: CircuitModel, rows: np.ndarray) -> Agreement:
         """How far answers of a module are those of the float model."""
@@ -282,20 +271,6 @@ class WrappingEstimator(EncryptedEstimator):
     def _link(self) -> Link:
         """What the scores mean."""
         return Identity()
-
-
-def named(rows: Any, names: Any) -> Any:
-    """Rows with the names that a transformer knows its features by."""
-    if names is None or hasattr(rows, "iloc"):
-        return rows
-    import pandas as pd  # whoever trained a step on names has it
-
-    return pd.DataFrame(rows, columns=names)
-
-
-def dense(values: Any) -> np.ndarray:
-    """An array, of a sparse matrix as well."""
-    return np.asarray(values.toarray() if sparse.issparse(values) else values)
 
 
 def _mirrored(wrapped: type, method: str) -> Callable[..., Any]:

@@ -20,7 +20,8 @@ from cipherlearn.sklearn._branches import branches_of, split
 from cipherlearn.sklearn._catalog import estimator_for
 from cipherlearn.sklearn._public_steps import public_part
 from cipherlearn.sklearn._reading import is_fitted
-from cipherlearn.sklearn._wrapping import WrappingEstimator, dense
+from cipherlearn.sklearn._steps import dense
+from cipherlearn.sklearn._wrapping import WrappingEstimator
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -54,7 +55,8 @@ class Pipeline(floats.Pipeline):  # type: ignore[misc]
     data, or only ranges and categories of features. All others become part of the circuit: what
     they compute has to be, with the last step, an affine or quadratic function of the features that
     the client encrypts, or a sum of functions of one feature each. Scalers, projections and
-    selections before a linear model are; so are splines, bins and quantiles of each feature.
+    selections before a linear model are; so are splines, bins and quantiles of each feature. Trees
+    and neighbours take steps that each feature goes through by itself, growing with it.
 
     Parameters
     ----------
@@ -191,7 +193,7 @@ class Pipeline(floats.Pipeline):  # type: ignore[misc]
                 refusals.append(refusal)
         if not found:
             raise refusals[0]
-        return min(found, key=lambda each: int(each[1].module_.affine.n_features))
+        return min(found, key=lambda each: each[1].n_sent)
 
     def _folded(
         self, final: Any, steps: Sequence[Any], rows: Any, names: list[str]

@@ -11,7 +11,8 @@ import numpy as np
 
 from cipherlearn.errors import InvalidParameterError, ModelError
 from cipherlearn.sklearn import _kinds as kinds
-from cipherlearn.sklearn._wrapping import WrappingEstimator, dense
+from cipherlearn.sklearn._steps import dense
+from cipherlearn.sklearn._wrapping import WrappingEstimator
 from cipherlearn.sklearn.linear.affine import Affine
 from cipherlearn.sklearn.linear.maps import Bits, FeatureMap, Plain, Products, Squares
 from cipherlearn.sklearn.linear.module import Box, LinearBits, LinearModule
@@ -78,6 +79,11 @@ class LinearEstimator(WrappingEstimator):
         """The function of mapped features that the float model computes, before any link."""
         self.check_model_is_fitted()
         return self.module_.affine
+
+    @property
+    def n_sent(self) -> int:
+        """How many mapped features of a row are encrypted."""
+        return self.affine_.n_features
 
     @property
     def client_learns(self) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from cipherlearn.errors import InvalidParameterError
+from cipherlearn.errors import InvalidParameterError, ModelError
 from cipherlearn.quantization.circuit_model import CircuitModel
 from cipherlearn.quantization.n_bits import bits_by_key
 from cipherlearn.quantization.quantizers import check_bits
@@ -128,6 +128,8 @@ class NeighborsEstimator(WrappingEstimator):
     #: Parameters that scikit-learn predicts by, and that the module is built with.
     built_with: ClassVar[tuple[str, ...]] = ()
 
+    takes_steps: ClassVar[bool] = True
+
     reveal: str
 
     @classmethod
@@ -168,6 +170,8 @@ class NeighborsEstimator(WrappingEstimator):
         """What whoever encrypts rows, and gets the answers, learns of the training data."""
         self.check_model_is_fitted()
         before, selection, distances = self._told
+        if self._folded:
+            before = f"{before}, and by the points between how the steps move them"
         return f"{before}; {distances if self._reveals else selection}"
 
     def _options(self) -> SelectionBits | LinearBits:
@@ -200,12 +204,17 @@ class NeighborsEstimator(WrappingEstimator):
     def _quantized(self, model: Any, rows: np.ndarray, options: Any, before: Any) -> CircuitModel:
         self.n_bits_ = options.as_dict
         known = None if before is None else before.box
-        box = self._box(model, rows, known, options.inputs)
+        box = self._box(model, self._taken(rows), known, options.inputs)
         if isinstance(options, LinearBits):
+            if self._folded:
+                raise ModelError("with reveal='distances' the client computes with its features")
             references, offsets = self._revealed(model)
             return distance_module(references, box, options, offsets)
         grid, counted = Grid(box, options.inputs), self._counted(model)
         selection = self._selection(model, grid, options.distances)
+        if self._folded:
+            grid = grid.before(self._taken, rows)
+            box = grid.box
         if selection is None:
             return _constant_module(box, options.inputs, counted.sum(axis=0))
         module = SelectionModule(grid, selection, counted)

@@ -104,6 +104,11 @@ class Neighborhood(NeighborsEstimator):
             return super()._raw(X, fhe)
         self.check_model_is_fitted()
         self._check_parameters()
+        if self._folded:
+            raise InvalidParameterError(
+                "without rows, those of training are answered for, and the model has them as they "
+                "are after the steps before it: give rows"
+            )
         points = self.read(self.sklearn_model).points
         return self._scores_without(points, np.arange(len(points)), FheMode.of(fhe))
 
@@ -189,7 +194,7 @@ class Neighborhood(NeighborsEstimator):
         model = self.sklearn_model
         step = -(-len(rows) // COMPARED_ROWS)
         points = self.read(model).points
-        places = _places(rows, points)[::step]
+        places = _places(self._taken(rows), points)[::step]
         rows = rows[::step]
         size = max(_DISTANCES_AT_ONCE // len(points), 1)
         ours, theirs = [], []
@@ -199,7 +204,8 @@ class Neighborhood(NeighborsEstimator):
             for start in range(0, len(rows), size):
                 part = rows[start : start + size], places[start : start + size]
                 ours.append(self._votes(self._scores_without(*part)))
-                theirs.append(self._weighted_votes(*self._found(model, *part)))
+                taken = self._taken(part[0]), part[1]
+                theirs.append(self._weighted_votes(*self._found(model, *taken)))
         return self._agreement_of(np.concatenate(ours), np.concatenate(theirs))
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from cipherlearn.errors import InvalidParameterError
+from cipherlearn.sklearn._entry import Transform, codes_before, ends_before
 from cipherlearn.sklearn.encoding import OrdinalCode
 from cipherlearn.sklearn.linear.module import Box
 
@@ -28,6 +29,10 @@ _POWERS = {
     "manhattan": 1.0,
     "sqeuclidean": 2.0,
 }
+
+
+#: More than any value of a feature; and its double is a number still.
+_NEVER_REACHED = 1e300
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,10 +109,14 @@ class Grid:
         Ranges of the features.
     bits : int
         There are ``2**bits`` points.
+    entry : tuple of OrdinalCode, optional
+        The code of each feature, where steps come before the model: states are those after them.
+        The ranges are those before.
     """
 
     box: Box
     bits: int
+    entry: tuple[OrdinalCode, ...] | None = None
 
     @property
     def top(self) -> int:
@@ -122,9 +131,33 @@ class Grid:
     @functools.cached_property
     def codes(self) -> tuple[OrdinalCode, ...]:
         """The code of each feature: it is cut in the middle between its points."""
+        if self.entry is not None:
+            return self.entry
         steps = np.arange(self.top + 1) / self.top
         points = self.box.low[:, None] + self.box.span[:, None] * steps
         return tuple(OrdinalCode((of[1:] + of[:-1]) / 2, of) for of in points)
+
+    def before(self, transform: Transform, rows: np.ndarray) -> Grid:
+        """The grid of features before steps: rows have the places that they have after them.
+
+        Parameters
+        ----------
+        transform : callable
+            The steps.
+        rows : numpy.ndarray of float64, shape (rows, features)
+            Before them.
+
+        Raises
+        ------
+        ModelError
+            If a feature does not go through the steps by itself, or does not grow with them.
+        """
+        entry = codes_before(self.codes, transform, rows)
+        ends = np.stack([self.box.low, self.box.low + self.box.span])
+        low, high = ends_before(ends, transform, rows)
+        # No value is beyond an end that the steps never reach.
+        low, high = (np.clip(end, -_NEVER_REACHED, _NEVER_REACHED) for end in (low, high))
+        return Grid(Box(low, high - low), self.bits, entry)
 
     def points(self, feature: int) -> np.ndarray:
         """Values of one feature's points."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -17,8 +18,10 @@ from sklearn.utils.validation import column_or_1d, validate_data
 from cipherlearn.engines.execution import FheMode
 from cipherlearn.errors import InvalidParameterError, InvalidTypeError
 from cipherlearn.sklearn._base import check_choice, counted, without_graph
+from cipherlearn.sklearn._entry import codes_before
 from cipherlearn.sklearn._kinds import Deciding
 from cipherlearn.sklearn._reading import reading
+from cipherlearn.sklearn._steps import through
 from cipherlearn.sklearn.encoding import CategoricalCode, FeatureCode, feature_code
 from cipherlearn.sklearn.trees import columns
 from cipherlearn.sklearn.trees._importing import (
@@ -82,6 +85,8 @@ class TreeEstimator(ImportingEstimator):
         "inputs": "grid",
         "ensembling": "server",
     }
+
+    takes_steps: ClassVar[bool] = True
 
     n_bits: Any
     inputs: str
@@ -205,6 +210,22 @@ class TreeEstimator(ImportingEstimator):
         if not self._sends_used:
             self._planes = Planes.public(codes, self._looked_up(codes))
         self._sums = self.ensembling == "server"
+        return self
+
+    def _adopt_after(self, steps: Sequence[Any], X: Any) -> Self:
+        """Take over fitted transformers that every feature goes through by itself.
+
+        Parameters
+        ----------
+        steps : sequence of transformers
+        X : array-like of shape (rows, features)
+            Rows that the first of them takes.
+        """
+        rows = validate_data(self, X, dtype=np.float64, ensure_all_finite="allow-nan")
+        names = vars(self).get("feature_names_in_")
+        codes = codes_before(self.codes_, lambda given: through(steps, given, names), rows)
+        self.codes_, self.quantized_ = list(codes), replace(self.quantized_, codes=codes)
+        self.__dict__.pop("module_", None)
         return self
 
     @cached_property

@@ -8,7 +8,7 @@ import numpy as np
 from sklearn import kernel_ridge
 
 from cipherlearn.sklearn import _kinds as kinds
-from cipherlearn.sklearn._wrapping import dense
+from cipherlearn.sklearn._steps import dense
 from cipherlearn.sklearn.linear.affine import Affine
 from cipherlearn.sklearn.networks._estimator import KernelMachine
 from cipherlearn.sklearn.networks.kernels import Kernel, kernel_machine

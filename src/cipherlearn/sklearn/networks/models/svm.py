@@ -10,7 +10,7 @@ from sklearn import svm
 
 from cipherlearn.sklearn import _kinds as kinds
 from cipherlearn.sklearn._agreement import Agreement
-from cipherlearn.sklearn._wrapping import dense
+from cipherlearn.sklearn._steps import dense
 from cipherlearn.sklearn.linear.affine import Affine
 from cipherlearn.sklearn.links import Identity, Link
 from cipherlearn.sklearn.networks._estimator import KernelMachine
