@@ -67,6 +67,15 @@ def test_values_are_scored_by_r2() -> None:
     assert several.score(SCORES * 2) == 1.0
 
 
+def test_values_of_the_worst_output_count() -> None:
+    large, small = np.array([1e3, 2e3, 5e3]), np.array([1.0, 3.0, 2.0])
+    known = Labels.of(np.stack([large, small], axis=1), SCORES[:, :2])
+    assert known.score(np.stack([large, np.full(3, 2.0)], axis=1)) == 0.0
+    # What never varies has no R2.
+    known = Labels.of(np.stack([np.full(3, 7.0), small], axis=1), SCORES[:, :2])
+    assert known.score(np.stack([np.full(3, 7.1), small], axis=1)) == 1.0
+
+
 def test_models_may_give_the_class_itself() -> None:
     known = Labels.of([2, 0, 1], np.array([2.0, 0.0, 2.0]))
     assert known.measure == "accuracy"

@@ -9,6 +9,9 @@ import numpy as np
 
 from cipherlearn.errors import InvalidParameterError, InvalidShapeError, InvalidTypeError
 
+#: By how much of their size values differ that are all the same, but for rounding.
+_ROUNDED = 1e-9
+
 
 @dataclass(frozen=True, eq=False)
 class Labels:
@@ -80,7 +83,7 @@ class Labels:
         return "accuracy" if self.is_classes else "R2"
 
     def score(self, outputs: np.ndarray, rows: Any = slice(None)) -> float:
-        """Accuracy, or R2.
+        """Accuracy, or R2; of several values, the least of them.
 
         Parameters
         ----------
@@ -90,7 +93,7 @@ class Labels:
         """
         wanted = self.values[rows]
         if not self.is_classes:
-            return _r2(outputs.reshape(-1), wanted.reshape(-1).astype(np.float64))
+            return least_r2(outputs, wanted.astype(np.float64))
         if is_classifier(outputs):
             return float(np.mean(outputs.argmax(-1) == wanted))
         found = outputs.reshape(-1)
@@ -133,6 +136,15 @@ def _misfit(labels: np.ndarray, outputs: np.ndarray) -> InvalidShapeError:
     return InvalidShapeError(
         f"labels of shape {labels.shape} do not fit outputs of shape {outputs.shape}"
     )
+
+
+def least_r2(values: np.ndarray, truth: np.ndarray) -> float:
+    """R2 of the output that is explained worst: large values of one hide nothing of another."""
+    rows = len(truth)
+    values, truth = values.reshape(rows, -1), truth.reshape(rows, -1)
+    vary = np.ptp(truth, axis=0) > _ROUNDED * np.abs(truth).max(axis=0, initial=0.0)
+    kept = np.flatnonzero(vary) if vary.any() else range(truth.shape[1])
+    return min(_r2(values[:, column], truth[:, column]) for column in kept)
 
 
 def _r2(values: np.ndarray, truth: np.ndarray) -> float:

@@ -10,6 +10,7 @@ from sklearn.base import ClassifierMixin, OutlierMixin, RegressorMixin, Transfor
 from sklearn.utils import get_tags
 from sklearn.utils.metaestimators import available_if
 
+from cipherlearn.errors import InvalidParameterError
 from cipherlearn.sklearn._agreement import Agreement, alike, as_probable
 from cipherlearn.sklearn._base import without_graph
 from cipherlearn.sklearn.links import Link, Logistic, Softmax
@@ -65,6 +66,40 @@ class Regressor(MirroredTags, Predicting, RegressorMixin):  # type: ignore[misc]
     def _predictions(self: Any, scores: np.ndarray) -> np.ndarray:
         values = self._link()(scores)
         return np.asarray(values[:, 0] if self._is_flat else values)
+
+
+class Expecting(Regressor):
+    """A model that gives the values that it expects, and not how far off they may be."""
+
+    def predict(
+        self, X: Any, fhe: str = "disable", return_std: bool = False, return_cov: bool = False
+    ) -> np.ndarray:
+        """Expected values of rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (rows, features)
+        fhe : {"disable", "simulate", "execute"}, default="disable"
+            Exact integers in the clear; with the errors that encryption may cause; encrypted.
+        return_std, return_cov : bool, default=False
+            Deviations are not computed under encryption.
+
+        Returns
+        -------
+        numpy.ndarray of float64, shape (rows,) or (rows, outputs)
+
+        Raises
+        ------
+        InvalidParameterError
+            If deviations are asked for.
+        """
+        if return_std or return_cov:
+            raise InvalidParameterError(
+                "return_std and return_cov: deviations are quadratic in all features or kernels, "
+                "and are not computed under encryption; leave them out, or ask the float model, "
+                "sklearn_model.predict"
+            )
+        return super().predict(X, fhe)
 
 
 def float_model_has(method: str) -> Callable[[Any], bool]:

@@ -117,13 +117,42 @@ def test_rows_that_networks_are_quantized_on() -> None:
     rows = np.random.default_rng(0).normal(size=(3 * CALIBRATION_ROWS, 2))
     model.fit(rows, rows[:, 0])
     assert model._seen is not None
-    assert len(model._seen) == CALIBRATION_ROWS
-    assert copy.deepcopy(model)._seen is None
-    copy.deepcopy(model).partial_fit(rows[:50], rows[:50, 0])
+    assert len(model._seen.rows) == CALIBRATION_ROWS
+    kept = copy.deepcopy(model)._seen
+    assert kept is not None
+    assert not (kept.rows[:, None] == rows).all(axis=2).any()
     assert estimators.SVR().fit(X, Y)._seen is None
     again = estimators.MLPRegressor(hidden_layer_sizes=(2,), random_state=0, n_bits=8)
     again.fit(np.repeat(rows[:20], 3, axis=0), np.repeat(rows[:20, 0], 3))
-    assert len(again._seen) == 20
+    assert again._seen is not None
+    assert len(again._seen.rows) == 20
+
+
+def test_training_of_copies_goes_on() -> None:
+    rows = np.random.default_rng(0).normal(size=(300, 6)) @ np.diag([1, 1, 1, 5, 5, 0.1])
+    targets = rows[:, 0] + np.tanh(rows[:, 1] * rows[:, 2])
+    model = estimators.MLPRegressor(hidden_layer_sizes=(8,), random_state=0, max_iter=500, n_bits=6)
+    model.fit(rows, targets)
+    copied = copy.deepcopy(copy.deepcopy(model))  # as when they are pickled
+    copied.partial_fit(rows[:5], targets[:5])
+    found, wanted = copied.predict(rows), copied.sklearn_model.predict(rows)
+    assert np.square(found - wanted).sum() < 0.03 * np.square(wanted - wanted.mean()).sum()
+
+
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [
+        ("SVC", {"kernel": "poly"}),
+        ("KernelRidge", {"gamma": 3.0}),
+        ("MLPRegressor", {"activation": "tanh"}),
+    ],
+)
+def test_parameters_that_are_set_after_fit(name: str, params: dict[str, Any]) -> None:
+    model = quick(name).fit(X, Y)
+    known = {key: model.get_params()[key] for key in params}
+    with pytest.raises(InvalidParameterError, match=r"was set to .* after fit"):
+        model.set_params(**params).predict(X)
+    model.set_params(**known).predict(X)
 
 
 def test_a_wrong_reading_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

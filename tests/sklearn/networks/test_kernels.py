@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn import svm
 from sklearn.datasets import load_breast_cancer
+from sklearn.metrics import r2_score
 from sklearn.metrics.pairwise import pairwise_kernels
 from sklearn.preprocessing import StandardScaler
 
 from cipherlearn.circuit import count_lookups
-from cipherlearn.errors import ModelError
-from cipherlearn.sklearn import SVC
+from cipherlearn.errors import AgreementWarning, CalibrationWarning, ModelError
+from cipherlearn.quantization import QuantizedModule
+from cipherlearn.sklearn import SVC, KernelRidge
 from cipherlearn.sklearn.linear.affine import Affine
 from cipherlearn.sklearn.networks.kernels import KERNELS, Kernel, kernel_machine
+from cipherlearn.sklearn.networks.likeness import rows_between
 from cipherlearn.sklearn.networks.network import Network
 
 GENERATOR = np.random.default_rng(0)
@@ -64,5 +68,41 @@ def test_steep_kernels_stay_in_their_range(gamma: float) -> None:
     rows, labels = load_breast_cancer(return_X_y=True)
     rows = StandardScaler().fit_transform(rows)[:120]
     model = SVC(gamma=gamma, n_bits=6).fit(rows, labels[:120])
-    assert model.agreement_ > 0.95
+    assert (model.predict(rows) == model.sklearn_model.predict(rows)).mean() > 0.95
     assert count_lookups(model.circuit).total <= len(model.support_vectors_)
+
+
+@pytest.mark.filterwarnings("ignore::cipherlearn.errors.AgreementWarning")
+def test_an_imported_machine_stays_what_it_is_with_few_rows() -> None:
+    rows, labels = load_breast_cancer(return_X_y=True)
+    rows = StandardScaler().fit_transform(rows)
+    model = svm.SVC().fit(rows[::2], labels[::2])
+    found = SVC.from_model(model, rows[:5], n_bits=6)
+    assert (found.predict(rows[1::2]) == model.predict(rows[1::2])).mean() > 0.95
+
+
+def test_agreement_is_taken_between_the_rows_that_coefficients_are_fitted_on() -> None:
+    rows = np.random.default_rng(0).normal(size=(60, 3))
+    model = KernelRidge(kernel="rbf", gamma=2.0, alpha=0.01, n_bits=6)
+    with pytest.warns(AgreementWarning):
+        model.fit(rows, rows[:, 0] * rows[:, 1])
+    on_rows, between = (
+        r2_score(model.sklearn_model.predict(of), model.predict(of))
+        for of in (rows, rows_between(rows))
+    )
+    assert model.agreement_ == pytest.approx(between)
+    assert on_rows > between
+
+
+@pytest.mark.parametrize("gamma", [0.01, 0.2])
+def test_rows_farther_out_than_those_of_training_are_told_of(gamma: float) -> None:
+    rows = np.random.default_rng(0).normal(size=(150, 5))
+    model = KernelRidge(kernel="rbf", gamma=gamma, alpha=0.1, n_bits=8).fit(rows, rows[:, 0])
+    model.predict(rows)
+    assert model.module_.clipped_count == 0
+    with pytest.warns(CalibrationWarning, match="3 of 18 values"):
+        model.predict(10 * rows[:3])
+    assert model.module_.clipped_count == 3
+    again = QuantizedModule.loads(model.module_.dumps())
+    with pytest.warns(CalibrationWarning, match="far outside"):
+        again.forward(10 * rows[:3])

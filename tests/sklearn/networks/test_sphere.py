@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,6 +26,17 @@ def test_rows_are_mirrored_at_the_sphere(rows: np.ndarray, square: float) -> Non
     lengths = (found[:, :3] ** 2).sum(axis=1)
     outside = squares > square
     np.testing.assert_allclose(lengths[outside] * squares[outside], square**2, rtol=1e-6)
+
+
+@given(rows=ROWS, square=st.floats(1e-3, 1e6), reach=st.floats(1.0, 2.0))
+def test_beyond_the_reach_lengths_grow(rows: np.ndarray, square: float, reach: float) -> None:
+    near = Sphere(np.zeros(3), square)
+    found = replace(near, reach=reach * square)(rows)
+    squares = (rows**2).sum(axis=1)
+    farther = np.maximum(squares - reach * square, 0.0)
+    np.testing.assert_allclose(found[:, 3], np.minimum(squares, square) + farther)
+    np.testing.assert_array_equal(found[:, :3], near(rows)[:, :3])
+    assert (near.reaching(rows)(rows) == near(rows)).all()
 
 
 def test_the_share_of_rows_inside() -> None:

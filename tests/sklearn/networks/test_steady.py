@@ -54,6 +54,12 @@ def test_constant_kernels() -> None:
     np.testing.assert_allclose(found(same), network(same))
 
 
+def test_few_rows_do_not_make_another_function() -> None:
+    network = machine(Kernel("rbf", 0.3), 0.1)
+    found = steadied(network, ROWS[:20], Precision(8, 8))
+    assert r2(found(ROWS[20:]), network(ROWS[20:])) > 0.9
+
+
 def test_few_points_are_enough() -> None:
     network = machine(Kernel("rbf", 0.1), 0.1)
     precision = Precision(5, 5)

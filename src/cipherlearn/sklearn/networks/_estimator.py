@@ -12,6 +12,7 @@ import numpy as np
 from cipherlearn.circuit import count_lookups
 from cipherlearn.engines import Program
 from cipherlearn.engines.estimate import warn_of_cost
+from cipherlearn.engines.execution import FheMode
 from cipherlearn.errors import InvalidParameterError
 from cipherlearn.quantization.circuit_model import CircuitModel
 from cipherlearn.quantization.n_bits import (
@@ -20,10 +21,13 @@ from cipherlearn.quantization.n_bits import (
     get_n_bits_dict,
     process_rounding_threshold_bits,
 )
+from cipherlearn.quantization.scoring import least_r2
+from cipherlearn.sklearn._agreement import Agreement
 from cipherlearn.sklearn._reading import check_reading
 from cipherlearn.sklearn._wrapping import WrappingEstimator
 from cipherlearn.sklearn.linear.affine import Affine
 from cipherlearn.sklearn.linear.module import Box, LinearBits, LinearModule
+from cipherlearn.sklearn.networks.likeness import Seen, rows_between
 from cipherlearn.sklearn.networks.network import Network
 from cipherlearn.sklearn.networks.steady import Precision, steadied
 
@@ -35,8 +39,9 @@ FREE_BITS = 8
 
 AUTO = "auto"
 
-#: Bits that coefficients are prepared for where bits are to be found.
-USUAL_BITS = 5
+#: Bits that coefficients are prepared for where bits are to be found; the most that are tried, and
+#: R2 from which on there are enough.
+USUAL_BITS, _MOST_BITS, _LIKE_ENOUGH = 5, 8, 0.995
 
 
 @dataclass(frozen=True)
@@ -128,10 +133,13 @@ class NetworkEstimator(WrappingEstimator):
     _looked_up: ClassVar[str] = "the neurons"
     _fewer_lookups: ClassVar[str] = "Smaller hidden layers (hidden_layer_sizes) need fewer"
 
+    #: Parameters that the float model reads when it predicts, and that look-ups are made for.
+    _built_for: ClassVar[tuple[str, ...]] = ()
+
     rounding_threshold_bits: Any
 
     #: What networks were quantized on so far, where training may go on.
-    _seen: np.ndarray | None
+    _seen: Seen | None
 
     @classmethod
     @abstractmethod
@@ -152,10 +160,11 @@ class NetworkEstimator(WrappingEstimator):
         self, model: Any, rows: np.ndarray, options: NetworkBits, before: CircuitModel | None
     ) -> CircuitModel:
         if before is not None and self._seen is not None:
-            rows = np.concatenate([self._seen, rows])
+            rows = np.concatenate([self._seen.rows, rows])
         rows = _some(rows)
-        self._seen = rows if hasattr(self, "partial_fit") else None
+        self._seen = Seen(rows) if hasattr(self, "partial_fit") else None
         function = self.read(model, rows.mean(axis=0))
+        rows = self._ranging(function, rows)
         probes = rows[:: -(-len(rows) // _PROBES)]
         what = (
             f"the {self.float_class.__name__} is not understood: this version of scikit-learn "
@@ -175,22 +184,54 @@ class NetworkEstimator(WrappingEstimator):
         return module
 
     def __getstate__(self) -> dict[str, Any]:
-        # Rows of training are nobody's business who is given a model.
-        return {**super().__getstate__(), **({"_seen": None} if self.is_fitted else {})}
+        state = dict(super().__getstate__())
+        if state.get("_seen") is not None:
+            # Rows of training are nobody's business who is given a model; ranges are.
+            state["_seen"] = state["_seen"].without_rows()
+        return state
+
+    def _ranging(self, function: Affine | Network, rows: np.ndarray) -> np.ndarray:
+        """Rows that ranges are taken from, for those that were given."""
+        del function
+        return rows
 
     def _prepared(self, network: Network, rows: np.ndarray, options: NetworkBits) -> Network:
         """The network that is quantized for one that was read."""
         del rows, options
         return network
 
+    @property
+    def client_learns(self) -> str:
+        """What whoever encrypts rows learns of the training data."""
+        self.check_model_is_fitted()
+        return "; ".join(self._told())
+
+    def _told(self) -> list[str]:
+        """What the client learns, one by one."""
+        each = "" if self.answers_values else ", and the score itself instead of an answer alone"
+        return ["ranges of the features", f"scale and constant of each score{each}"]
+
+    def _raw(self, X: Any, fhe: str | FheMode) -> np.ndarray:
+        self.check_model_is_fitted()
+        for name in self._built_for:
+            given, known = getattr(self, name), getattr(self.sklearn_model, name)
+            if given != known:
+                raise InvalidParameterError(
+                    f"{name} was set to {given!r} after fit, and the look-ups are made for "
+                    f"{known!r}: call fit again, or set it back"
+                )
+        return super()._raw(X, fhe)
+
     def _as_library(self, scores: np.ndarray) -> np.ndarray:
         """Scores as `_library_scores` gives them."""
         return scores
 
     def _labels(self, scores: np.ndarray) -> Any:
-        """What the float model makes of its scores; None for the scores, or the largest of them."""
-        del scores
-        return None
+        """What bits are found for: classes, or values of all outputs.
+
+        None for the value of a single output, or the largest of several.
+        """
+        return scores if self.answers_values and scores.shape[1] > 1 else None
 
     def compile(self, X: Any = None, **options: Any) -> Program:
         """Compile the model: see `EncryptedEstimator.compile`.
@@ -218,6 +259,12 @@ class KernelMachine(NetworkEstimator):
         Points at most, for a lower cost.
 
     The others are those of `NetworkEstimator`.
+
+    Attributes
+    ----------
+    agreement_ : float
+        As for other estimators, but on rows that coefficients were not fitted on: halfway between
+        each row (of training; or of those given to `from_model`, and points) and the nearest one.
     """
 
     own_parameters: ClassVar[Mapping[str, Any]] = {
@@ -228,13 +275,15 @@ class KernelMachine(NetworkEstimator):
     _looked_up = "the points of the kernels"
     _fewer_lookups = "A smaller max_points needs fewer"
 
+    _built_for: ClassVar[tuple[str, ...]] = ("kernel", "degree", "coef0")
+
     max_points: Any
 
-    @property
-    def client_learns(self) -> str:
-        """What whoever encrypts rows learns of the training data."""
+    def _told(self) -> list[str]:
         # Squared lengths are those from the mean, and limited.
-        return "ranges of the features; of radial kernels, also the mean of the rows and a radius"
+        is_radial = getattr(self.module_, "head", None) is not None
+        sphere = "mean of the rows, a radius around it, and the largest distance from it"
+        return [*super()._told(), *([sphere] if is_radial else [])]
 
     def _options(self) -> NetworkBits:
         most = self.max_points
@@ -247,8 +296,32 @@ class KernelMachine(NetworkEstimator):
             )
         return super()._options()
 
+    def _ranging(self, function: Affine | Network, rows: np.ndarray) -> np.ndarray:
+        # Points are rows of training: there are some even if few rows are given.
+        points = function.points if isinstance(function, Network) else None
+        return rows if points is None else _some(np.concatenate([rows, points]))
+
+    def _compared(self, module: CircuitModel, rows: np.ndarray) -> Agreement:
+        # Coefficients were fitted on the rows, and training may know the answers by heart there.
+        if not isinstance(module, LinearModule):
+            rows = _some(rows)
+            function = self.read(self.sklearn_model, rows.mean(axis=0))
+            rows = rows_between(self._ranging(function, rows))
+        counts = module.overflow_count, module.clipped_count
+        found = super()._compared(module, rows)
+        module.overflow_count, module.clipped_count = counts  # these are no rows of users
+        return found
+
     def _prepared(self, network: Network, rows: np.ndarray, options: NetworkBits) -> Network:
-        return steadied(network, rows, options.precision, self.max_points)
+        found = steadied(network, rows, options.precision, self.max_points)
+        if options.n_bits is None:
+            # What bears the errors of few bits may be another function, which more do not mend.
+            wanted = network(rows)
+            for bits in range(USUAL_BITS + 1, _MOST_BITS + 1):
+                if least_r2(found(rows), wanted) >= _LIKE_ENOUGH:
+                    break
+                found = steadied(network, rows, Precision(bits, bits), self.max_points)
+        return found
 
 
 def _some(rows: np.ndarray) -> np.ndarray:

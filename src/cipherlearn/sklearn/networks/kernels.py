@@ -109,4 +109,4 @@ def kernel_machine(
         return Affine(points.T @ together, constant)
     sphere = Sphere(center) if kernel.name == "rbf" else None
     layers = (kernel.layer(points, center), Layer(together, constant))
-    return Network(layers, sphere)
+    return Network(layers, sphere, points)

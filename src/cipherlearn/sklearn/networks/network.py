@@ -73,10 +73,13 @@ class Network:
     layers : tuple of Layer
     sphere : Sphere, optional
         What the client computes of the rows; by default nothing.
+    points : numpy.ndarray of float64, shape (outputs of the first layer, features), optional
+        Rows that a kernel machine measures distances from.
     """
 
     layers: tuple[Layer, ...]
     sphere: Sphere | None = None
+    points: np.ndarray | None = None
 
     @property
     def n_features(self) -> int:

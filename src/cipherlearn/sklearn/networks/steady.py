@@ -2,11 +2,15 @@
 
 Trained coefficients are often large and cancel each other, and then so small an error of a kernel
 as rounding leaves counts for more than the result. Kernels with near points are nearly the same
-function, so others give the same results with far smaller coefficients: those of least squares, on
-rows of training, with the errors of the kernels as a penalty (Tikhonov regularization; as for
-errors in variables). For the same reason some of the points are enough (a reduced set, as of
-Burges, ICML 1996): they are chosen one group after the other, those first that explain most of
-what is left (as in orthogonal matching pursuit). The rest of the function stays what it is.
+function, so others give the same results with far smaller coefficients: those of least squares
+with the errors of the kernels as a penalty (Tikhonov regularization; as for errors in variables).
+For the same reason some of the points are enough (a reduced set, as of Burges, ICML 1996): they are
+chosen one group after the other, those first that explain most of what is left (as in orthogonal
+matching pursuit). The rest of the function stays what it is.
+
+What the trained function gives is known for any row. So there may be as many rows as least squares
+need to find that function, and not another one that has the same values on a few rows: beside
+those that are given, such as are like them (a smoothed bootstrap).
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import scipy.linalg
 
+from cipherlearn.sklearn.networks.likeness import rows_like
 from cipherlearn.sklearn.networks.network import Layer, Network
 
 #: Shares of rows inside of a sphere that are tried.
@@ -26,6 +31,9 @@ _MARGIN, _ROUNDING = 1.2, 1.0 / 12.0
 
 #: How much more error fewer points may leave, and in how many groups they are chosen.
 _MORE_ERROR, _GROUPS = 1.25, 40
+
+#: Rows for each point of the machine, and at most.
+_ROWS_PER_POINT, _MOST_ROWS = 4, 4000
 
 #: Errors that numbers have anyway, as a share of the variance of a usual kernel.
 _LEAST = 1e-10
@@ -82,15 +90,13 @@ class Regression:
 
     @classmethod
     def of(
-        cls, network: Network, rows: np.ndarray, targets: np.ndarray, p: Precision
+        cls, network: Network, rows: np.ndarray, targets: np.ndarray, variances: np.ndarray
     ) -> Regression:
-        """Of the kernels of a machine, on some rows."""
-        first = network.layers[0]
-        kernels = replace(network, layers=(first,))(rows)
-        sums = replace(network, layers=(replace(first, function=""),))(rows)
+        """Of the kernels of a machine, on some rows, with the variances of the kernels' errors."""
+        kernels = replace(network, layers=network.layers[:1])(rows)
         means = kernels.mean(axis=0), targets.mean(axis=0)
         centered, wanted = kernels - means[0], targets - means[1]
-        gram = centered.T @ centered / len(rows) + np.diag(p.variances(sums, kernels))
+        gram = centered.T @ centered / len(rows) + np.diag(variances)
         usual = float(np.trace(gram)) / len(gram)
         gram += _LEAST * (usual if usual > 0 else 1.0) * np.eye(len(gram))
         spread = float(np.square(wanted).mean(axis=0).sum())
@@ -126,7 +132,16 @@ class Regression:
         weights = self.coefficients(points)
         kept = replace(first, weights=first.weights[:, points], constant=first.constant[points])
         constant = self.means[1] - self.means[0][points] @ weights
-        return replace(network, layers=(kept, Layer(weights, constant)))
+        places = None if network.points is None else network.points[points]
+        return replace(network, layers=(kept, Layer(weights, constant)), points=places)
+
+
+def _variances(network: Network, rows: np.ndarray, precision: Precision) -> np.ndarray:
+    """Of the errors of the kernels of a machine whose ranges are those of some rows."""
+    first = network.layers[0]
+    kernels = replace(network, layers=(first,))(rows)
+    sums = replace(network, layers=(replace(first, function=""),))(rows)
+    return precision.variances(sums, kernels)
 
 
 def steadied(
@@ -139,16 +154,25 @@ def steadied(
     network : Network
         Of two layers: kernels, and their sums.
     rows : numpy.ndarray, shape (rows, features)
+        Those that ranges are taken from. Coefficients are fitted on them, and on more that are
+        like these.
     precision : Precision
     most : int, optional
         Points at most.
     """
-    wanted = network(rows)
+    more = min(_ROWS_PER_POINT * len(network.layers[1].weights), _MOST_ROWS) - len(rows)
+    fitted = np.concatenate([rows, rows_like(rows, max(0, more))])
+    wanted = network(fitted)
     spheres = [network.sphere]
     if network.sphere is not None:
         spheres = [network.sphere.with_share(rows, share) for share in _SHARES]
     machines = [replace(network, sphere=sphere) for sphere in spheres]
-    tried = [(Regression.of(each, rows, wanted, precision), each) for each in machines]
+    tried = [
+        (Regression.of(each, fitted, wanted, _variances(each, rows, precision)), each)
+        for each in machines
+    ]
     every = np.arange(len(network.layers[1].weights))
     best, machine = min(tried, key=lambda each: each[0].error(every))
+    if machine.sphere is not None:
+        machine = replace(machine, sphere=machine.sphere.reaching(rows))
     return best.machine(machine, best.enough(most))

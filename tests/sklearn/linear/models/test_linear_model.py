@@ -12,7 +12,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeRegressor
 
-from cipherlearn.errors import ModelError
+from cipherlearn import sklearn as estimators
+from cipherlearn.errors import InvalidParameterError, ModelError
 from cipherlearn.sklearn import (
     GammaRegressor,
     LinearRegression,
@@ -157,3 +158,10 @@ def test_deprecated_parameters_warn_once_as_in_scikit_learn() -> None:
         model.predict(rows)
         hasattr(model, "predict_proba")
     assert [w.category for w in caught] == [FutureWarning]
+
+
+@pytest.mark.parametrize("name", ["ARDRegression", "BayesianRidge"])
+def test_deviations_are_refused(name: str) -> None:
+    model = getattr(estimators, name)().fit(X, Y[:, 0])
+    with pytest.raises(InvalidParameterError, match=r"deviations .* are not computed"):
+        model.predict(X, return_std=True)

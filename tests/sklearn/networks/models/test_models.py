@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 
 from cipherlearn import sklearn as estimators
 from cipherlearn.circuit import count_lookups
-from cipherlearn.errors import ModelError
+from cipherlearn.errors import InvalidParameterError, ModelError
 from cipherlearn.sklearn.linear.module import LinearModule
 from tests.sklearn.quick import NETWORKS, data_for, outputs, quick
 
@@ -104,6 +104,54 @@ def test_labels_of_support_vector_machines(shape: str, n_classes: int, ties: boo
     assert found.shape == wanted.shape
     assert r2(found, wanted) > 0.97
     assert not hasattr(model, "predict_proba")
+
+
+def test_shapes_of_decisions_are_read_when_they_are_made() -> None:
+    X, y = datasets.make_blobs(80, 3, centers=4, random_state=0)
+    model = estimators.SVC(n_bits=6).fit(X, y)
+    floats = model.sklearn_model
+    for shape in ("ovo", "ovr"):
+        wanted = floats.set_params(decision_function_shape=shape).decision_function(X)
+        found = model.set_params(decision_function_shape=shape).decision_function(X)
+        assert r2(found, wanted) > 0.95
+    model.set_params(decision_function_shape="ovo", break_ties=True)
+    with pytest.raises(InvalidParameterError, match="break_ties=True needs"):
+        model.predict(X)
+
+
+def test_what_the_client_learns() -> None:
+    X, y = datasets.load_wine(return_X_y=True)
+    X = StandardScaler().fit_transform(X)
+    parts = ["ranges", "scale and constant", "radius", "pairs of classes", "slope and offset"]
+    wanted = {
+        estimators.SVC(probability=True, random_state=0): parts,
+        estimators.SVC(): parts[:4],
+        estimators.SVC(kernel="poly"): [*parts[:2], parts[3]],
+        estimators.SVR(): parts[:3],
+        estimators.KernelRidge(): parts[:2],
+        estimators.MLPRegressor(hidden_layer_sizes=(3,), random_state=0): parts[:2],
+    }
+    for estimator, told in wanted.items():
+        found = estimator.fit(X, y).client_learns
+        assert [part for part in parts if part in found] == told
+
+
+def test_perceptrons_for_counts() -> None:
+    X, y = datasets.make_regression(200, 3, random_state=0)
+    counts = np.random.default_rng(0).poisson(np.exp(y / y.std()))
+    model = quick("MLPRegressor").set_params(loss="poisson").fit(X, counts)
+    assert r2(model.predict(X), model.sklearn_model.predict(X)) > 0.98
+    np.testing.assert_allclose(model.predict(X), np.exp(model.module_.forward(X))[:, 0])
+
+
+@pytest.mark.slow
+def test_bits_are_found_for_all_outputs() -> None:
+    X = np.random.default_rng(0).uniform(size=(150, 3))
+    y = np.stack([100 * np.sin(3 * X[:, 0]), np.sin(3 * X[:, 1])], axis=1)
+    params = {"solver": "lbfgs", "hidden_layer_sizes": (10,), "max_iter": 5000}
+    model = estimators.MLPRegressor(**params, random_state=0, n_bits="auto").fit(X, y)
+    for found, wanted in zip(model.predict(X).T, model.sklearn_model.predict(X).T, strict=True):
+        assert r2(found, wanted) > 0.97
 
 
 def test_probabilities_of_support_vector_machines() -> None:

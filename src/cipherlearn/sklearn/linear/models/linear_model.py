@@ -9,6 +9,7 @@ from sklearn import linear_model
 from sklearn.metrics import check_scoring, d2_tweedie_score
 
 from cipherlearn.errors import ModelError
+from cipherlearn.sklearn import _kinds as kinds
 from cipherlearn.sklearn.linear._estimator import (
     LinearClassifier,
     LinearOutlierDetector,
@@ -94,11 +95,11 @@ class OrthogonalMatchingPursuitCV(LinearRegressor, wraps=linear_model.Orthogonal
     """`OrthogonalMatchingPursuit` of as many features as are best: see `LinearEstimator`."""
 
 
-class BayesianRidge(LinearRegressor, wraps=linear_model.BayesianRidge):
+class BayesianRidge(kinds.Expecting, LinearRegressor, wraps=linear_model.BayesianRidge):
     """`Ridge` with a penalty found by Bayes' rule; gives no deviations: see `LinearEstimator`."""
 
 
-class ARDRegression(LinearRegressor, wraps=linear_model.ARDRegression):
+class ARDRegression(kinds.Expecting, LinearRegressor, wraps=linear_model.ARDRegression):
     """`BayesianRidge` with a penalty for each weight: see `LinearEstimator`."""
 
 

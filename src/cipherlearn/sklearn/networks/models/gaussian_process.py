@@ -8,7 +8,7 @@ import numpy as np
 from sklearn import gaussian_process
 from sklearn.gaussian_process import kernels
 
-from cipherlearn.errors import InvalidParameterError, ModelError
+from cipherlearn.errors import ModelError
 from cipherlearn.sklearn import _kinds as kinds
 from cipherlearn.sklearn.linear.affine import Affine
 from cipherlearn.sklearn.networks._estimator import KernelMachine
@@ -20,12 +20,14 @@ EXTRA = None
 
 
 class GaussianProcessRegressor(
-    kinds.Regressor, KernelMachine, wraps=gaussian_process.GaussianProcessRegressor
+    kinds.Expecting, KernelMachine, wraps=gaussian_process.GaussianProcessRegressor
 ):
     """The mean of a Gaussian process with an RBF kernel: see `KernelMachine`.
 
     The kernel may have a factor (``ConstantKernel``) and a term for noise (``WhiteKernel``).
     """
+
+    _built_for = ()  # it predicts with ``kernel_``, which training found
 
     @staticmethod
     def _is_trained(model: Any) -> bool:
@@ -40,36 +42,6 @@ class GaussianProcessRegressor(
         coefficients = factor * scale * model.alpha_.reshape(len(points), -1)
         constant = np.broadcast_to(mean, coefficients.shape[1:])
         return kernel_machine(Kernel("rbf", gamma), points, coefficients, constant, center)
-
-    def predict(
-        self, X: Any, fhe: str = "disable", return_std: bool = False, return_cov: bool = False
-    ) -> np.ndarray:
-        """The means for rows.
-
-        Parameters
-        ----------
-        X : array-like of shape (rows, features)
-        fhe : {"disable", "simulate", "execute"}, default="disable"
-            Exact integers in the clear; with the errors that encryption may cause; encrypted.
-        return_std, return_cov : bool, default=False
-            Deviations are not computed under encryption.
-
-        Returns
-        -------
-        numpy.ndarray of float64, shape (rows,) or (rows, outputs)
-
-        Raises
-        ------
-        InvalidParameterError
-            If deviations are asked for.
-        """
-        if return_std or return_cov:
-            raise InvalidParameterError(
-                "return_std and return_cov: deviations are quadratic in as many kernels as there "
-                "are rows of training, and are not computed under encryption; leave them out, or "
-                "ask the float model, sklearn_model.predict"
-            )
-        return np.asarray(super().predict(X, fhe))
 
 
 def _radial(kernel: Any) -> tuple[float, float]:

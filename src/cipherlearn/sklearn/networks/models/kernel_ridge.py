@@ -24,6 +24,8 @@ class KernelRidge(kinds.Regressor, KernelMachine, wraps=kernel_ridge.KernelRidge
     The kernel "linear" needs none.
     """
 
+    _built_for = ("kernel", "gamma", "degree", "coef0")
+
     @classmethod
     def read(cls, model: Any, center: np.ndarray) -> Affine | Network:
         """The sum of kernels with all rows of training."""

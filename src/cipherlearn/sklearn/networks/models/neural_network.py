@@ -9,7 +9,7 @@ from sklearn import neural_network
 
 from cipherlearn.sklearn import _kinds as kinds
 from cipherlearn.sklearn.linear.affine import Affine
-from cipherlearn.sklearn.links import Link, Logistic, Probability, Softmax
+from cipherlearn.sklearn.links import Exponential, Identity, Link, Logistic, Probability, Softmax
 from cipherlearn.sklearn.networks._estimator import NetworkEstimator
 from cipherlearn.sklearn.networks.network import Layer, Network
 
@@ -22,6 +22,11 @@ FUNCTIONS = {"identity": "", "logistic": "Sigmoid", "relu": "Relu", "tanh": "Tan
 
 class _Perceptron(NetworkEstimator):
     """Layers of weights, with a function after each but the last."""
+
+    _built_for = ("activation",)
+
+    def _as_library(self, scores: np.ndarray) -> np.ndarray:
+        return self._link()(scores)
 
     @classmethod
     def read(cls, model: Any, center: np.ndarray) -> Affine | Network:
@@ -44,6 +49,10 @@ class _Perceptron(NetworkEstimator):
 class MLPRegressor(kinds.Regressor, _Perceptron, wraps=neural_network.MLPRegressor):
     """A perceptron of several layers, for values: see `NetworkEstimator`."""
 
+    def _link(self) -> Link:
+        is_count = self.sklearn_model.out_activation_ == "exp"  # with loss="poisson"
+        return Exponential() if is_count else Identity()
+
 
 class MLPClassifier(kinds.Classifier, _Perceptron, wraps=neural_network.MLPClassifier):
     """A perceptron of several layers, for classes: see `NetworkEstimator`."""
@@ -51,9 +60,6 @@ class MLPClassifier(kinds.Classifier, _Perceptron, wraps=neural_network.MLPClass
     @classmethod
     def _library_scores(cls, model: Any, rows: np.ndarray) -> np.ndarray:
         return np.asarray(model.predict_proba(rows))
-
-    def _as_library(self, scores: np.ndarray) -> np.ndarray:
-        return self._link()(scores)
 
     @property
     def _is_multilabel(self) -> bool:
@@ -71,4 +77,6 @@ class MLPClassifier(kinds.Classifier, _Perceptron, wraps=neural_network.MLPClass
         return np.asarray(super()._predictions(scores))
 
     def _labels(self, scores: np.ndarray) -> Any:
-        return (scores > 0).astype(np.int64)[:, 0] if scores.shape[1] == 1 else None
+        if scores.shape[1] == 1:
+            return (scores > 0).astype(np.int64)[:, 0]
+        return scores if self._is_multilabel else None

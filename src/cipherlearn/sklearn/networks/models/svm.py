@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from sklearn import svm
 
+from cipherlearn.errors import InvalidParameterError
 from cipherlearn.sklearn import _kinds as kinds
 from cipherlearn.sklearn._agreement import Agreement
 from cipherlearn.sklearn._steps import dense
@@ -64,6 +65,10 @@ class OneClassSVM(kinds.OutlierDetector, _Machine, wraps=svm.OneClassSVM):
 class _Classifier(kinds.Classifier, kinds.Deciding, _Machine):
     """Two classes by the sign of a score; of several, each two vote."""
 
+    # Read when it predicts, as scikit-learn does.
+    decision_function_shape: str
+    break_ties: bool
+
     @classmethod
     def _coefficients(cls, model: Any) -> np.ndarray:
         dual = dense(model.dual_coef_)
@@ -93,9 +98,9 @@ class _Classifier(kinds.Classifier, kinds.Deciding, _Machine):
         scores = self._raw(X, fhe)
         if scores.shape[1] == 1:
             return scores[:, 0]
-        if self.sklearn_model.decision_function_shape == "ovo":
-            return scores
-        return Votes(len(self.classes_)).scores(scores)
+        if self.decision_function_shape == "ovr":
+            return Votes(len(self.classes_)).scores(scores)
+        return scores
 
     def _link(self) -> Link:
         model = self.sklearn_model
@@ -103,11 +108,23 @@ class _Classifier(kinds.Classifier, kinds.Deciding, _Machine):
             return Identity()
         return Coupling(len(model.classes_), model.probA_, model.probB_)
 
+    def _told(self) -> list[str]:
+        told = super()._told()
+        if len(self.classes_) > 2:
+            told.append("scores of all pairs of classes")
+        if isinstance(self._link(), Coupling):
+            told.append("slope and offset of the probability of each pair")
+        return told
+
     def _predictions(self, scores: np.ndarray) -> np.ndarray:
+        if self.break_ties and self.decision_function_shape == "ovo":
+            raise InvalidParameterError(
+                "break_ties=True needs decision_function_shape='ovr': ties are broken by its scores"
+            )
         votes = Votes(len(self.classes_))
         if scores.shape[1] == 1:
             places = (scores[:, 0] >= 0).astype(np.int64)
-        elif self.sklearn_model.break_ties:
+        elif self.break_ties:
             places = votes.scores(scores).argmax(axis=1)
         else:
             places = votes.most(scores)
