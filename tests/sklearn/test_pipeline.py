@@ -180,6 +180,29 @@ def test_models_that_compare_features_take_steps_of_each_by_itself(
     np.testing.assert_array_equal(again.predict(frame), model.predict(X))
 
 
+@pytest.mark.parametrize(
+    "last",
+    [
+        ours.MLPClassifier((8,), solver="lbfgs", max_iter=100, n_bits=6, random_state=0),
+        ours.SVC(kernel="linear", n_bits=10),
+    ],
+    ids=lambda each: type(each).__name__,
+)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_first_layers_take_affine_steps(last: Any) -> None:
+    steps = [preprocessing.StandardScaler(), decomposition.PCA(3)]
+    model, wanted = make_pipeline(*steps, last).fit_benchmark(X, NAMES)
+    assert model.client_steps_ == []
+    assert "mean" not in model.client_learns_[model.steps[-1][0]]
+    assert (model.predict(X) == wanted.predict(X)).mean() > 0.98
+    assert count_lookups(model.circuit).total == count_lookups(model[-1].circuit).total
+    model.compile(engine="clear")
+    np.testing.assert_array_equal(model.predict(X[:9], fhe="execute"), model.predict(X[:9]))
+    for step, end in ((preprocessing.PowerTransformer(), last), (steps[0], ours.SVC())):
+        with pytest.raises(InvalidParameterError, match=r"public=\['"):
+            make_pipeline(step, end).fit(X, NAMES)
+
+
 def test_models_that_compare_features_take_no_others() -> None:
     for step in (decomposition.PCA(3), preprocessing.FunctionTransformer(np.negative)):
         last = ours.DecisionTreeClassifier(max_depth=3)

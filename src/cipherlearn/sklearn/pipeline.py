@@ -56,7 +56,8 @@ class Pipeline(floats.Pipeline):  # type: ignore[misc]
     they compute has to be, with the last step, an affine or quadratic function of the features that
     the client encrypts, or a sum of functions of one feature each. Scalers, projections and
     selections before a linear model are; so are splines, bins and quantiles of each feature. Trees
-    and neighbours take steps that each feature goes through by itself, growing with it.
+    and neighbours take steps that each feature goes through by itself, growing with it; the first
+    layer of perceptrons takes affine ones.
 
     Parameters
     ----------

@@ -27,6 +27,10 @@ class Affine:
     weights: np.ndarray
     constant: np.ndarray
 
+    def after(self, first: Affine) -> Affine:
+        """The function of what another one gives."""
+        return Affine(first.weights @ self.weights, first.constant @ self.weights + self.constant)
+
     def check(self, theirs: np.ndarray, rows: np.ndarray) -> None:
         """Raise `ModelError` unless a library gives the same results for rows."""
         size = np.abs(rows) @ np.abs(self.weights) + np.abs(self.constant)

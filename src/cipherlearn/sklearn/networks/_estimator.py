@@ -26,6 +26,7 @@ from cipherlearn.sklearn._agreement import Agreement
 from cipherlearn.sklearn._reading import check_reading
 from cipherlearn.sklearn._wrapping import WrappingEstimator
 from cipherlearn.sklearn.linear.affine import Affine
+from cipherlearn.sklearn.linear.maps import Plain
 from cipherlearn.sklearn.linear.module import Box, LinearBits, LinearModule
 from cipherlearn.sklearn.networks.likeness import Seen, rows_between
 from cipherlearn.sklearn.networks.network import Network
@@ -129,6 +130,8 @@ class NetworkEstimator(WrappingEstimator):
 
     own_parameters: ClassVar[Mapping[str, Any]] = {"n_bits": 5, "rounding_threshold_bits": None}
 
+    takes_steps: ClassVar[bool] = True
+
     #: What look-ups are for, and what makes them fewer.
     _looked_up: ClassVar[str] = "the neurons"
     _fewer_lookups: ClassVar[str] = "Smaller hidden layers (hidden_layer_sizes) need fewer"
@@ -163,14 +166,15 @@ class NetworkEstimator(WrappingEstimator):
             rows = np.concatenate([self._seen.rows, rows])
         rows = _some(rows)
         self._seen = Seen(rows) if hasattr(self, "partial_fit") else None
-        function = self.read(model, rows.mean(axis=0))
+        function = self._function(model, rows)
         rows = self._ranging(function, rows)
         probes = rows[:: -(-len(rows) // _PROBES)]
         what = (
             f"the {self.float_class.__name__} is not understood: this version of scikit-learn "
             "stores it in another way"
         )
-        check_reading(self._as_library(function(probes)), self._library_scores(model, probes), what)
+        theirs = self._library_scores(model, self._taken(probes))
+        check_reading(self._as_library(function(probes)), theirs, what)
         if isinstance(function, Affine):
             self.n_bits_ = options.linear.as_dict
             return LinearModule(function, Box.around(rows), options.linear)
@@ -182,6 +186,17 @@ class NetworkEstimator(WrappingEstimator):
             found = module.search.chosen.candidate.common
             self.n_bits_ |= {"op_inputs": found.inputs, "op_weights": found.weights}
         return module
+
+    def _function(self, model: Any, rows: np.ndarray) -> Affine | Network:
+        """What is computed of rows: affine steps before the model are part of its first layer."""
+        taken = self._taken(rows)
+        function = self.read(model, taken.mean(axis=0))
+        if not self._folded:
+            return function
+        mapped = Plain.around(rows)
+        steps = mapped.read(self._taken)
+        steps.check(taken, rows)
+        return function.after(steps)
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(super().__getstate__())

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import onnx
 
+from cipherlearn.errors import ModelError
 from cipherlearn.onnx import Graph
 from cipherlearn.quantization import QuantizedModule
+from cipherlearn.sklearn.linear.affine import Affine
 from cipherlearn.sklearn.networks.onnx_model import constant, model, node, run
 from cipherlearn.sklearn.networks.sphere import MAPPED, ROWS, Sphere
 from cipherlearn.torch.compile import build_quantized_module
@@ -85,6 +87,21 @@ class Network:
     def n_features(self) -> int:
         """How many features there are."""
         return len(self.layers[0].weights) if self.sphere is None else len(self.sphere.center)
+
+    def after(self, first: Affine) -> Network:
+        """The function of what an affine one gives.
+
+        Raises
+        ------
+        ModelError
+            If it is one of kernels.
+        """
+        if self.points is not None:
+            raise ModelError("kernels other than linear ones take encrypted features as they are")
+        layer = self.layers[0]
+        composed = Affine(layer.weights, layer.constant).after(first)
+        begun = replace(layer, weights=composed.weights, constant=composed.constant)
+        return replace(self, layers=(begun, *self.layers[1:]))
 
     def onnx_model(self) -> onnx.ModelProto:
         """The network, with what the client computes."""
