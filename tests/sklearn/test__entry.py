@@ -61,6 +61,27 @@ def test_other_steps_are_refused(steps: object) -> None:
         codes_before(codes, steps, rows)  # type: ignore[arg-type]
 
 
-def test_categories_take_no_steps() -> None:
+def test_categories_stay_as_they_are() -> None:
+    rows = np.random.default_rng(0).integers(0, 3, (40, 2)).astype(float)
+    codes = [CategoricalCode(np.arange(3.0)), OrdinalCode.between(np.array([0.5, 1.5]))]
+    found = codes_before(codes, lambda x: x * [1, 10], rows)
+    assert found[0] is codes[0]
+    np.testing.assert_allclose(found[1].cuts, [0.05, 0.15])
     with pytest.raises(ModelError, match="mix them"):
-        codes_before([CategoricalCode(np.arange(3.0))], lambda x: x, np.ones((4, 1)))
+        codes_before(codes, lambda x: x + 1, rows)
+
+
+def test_missing_values_stay_missing() -> None:
+    rows = np.random.default_rng(0).normal(size=(40, 1))
+    codes = [OrdinalCode.between(np.array([0.0]), "own")]
+    assert codes_before(codes, lambda x: 2 * x, rows)[0].missing == "own"
+    with pytest.raises(ModelError, match="fill in"):
+        codes_before(codes, np.nan_to_num, rows)
+
+
+def test_what_is_known_of_some_numbers_only_is_no_order() -> None:
+    known = {1.0: 0.1, 2.0: 0.9, 3.0: 1.4}
+    rows = np.random.default_rng(0).integers(1, 4, (40, 1)).astype(float)
+    codes = [OrdinalCode.between(np.array([0.5, 1.0]))]
+    with pytest.raises(ModelError, match="mix them"):
+        codes_before(codes, np.vectorize(lambda x: known.get(x, 0.7)), rows)

@@ -11,6 +11,9 @@ from sklearn import (
     preprocessing,
     random_projection,
 )
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.impute import SimpleImputer
+from sklearn.pipeline import FeatureUnion
 
 from cipherlearn.sklearn._public_steps import NOTHING, RANGES, public_part
 
@@ -68,3 +71,23 @@ class _Learning(preprocessing.Normalizer):  # type: ignore[misc]
 )
 def test_what_steps_tell(step: Any, told: str | None) -> None:
     assert public_part(step) == told
+
+
+class Centered(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Learns the means, whatever it calls its parameters."""
+
+    def __init__(self, steps: Any = ()) -> None:
+        self.steps = steps
+
+
+class LearningUnion(FeatureUnion):  # type: ignore[misc]
+    """Learns more than its class."""
+
+
+def test_only_known_classes_are_public() -> None:
+    assert public_part(Centered()) is None
+    assert public_part(Centered(steps=10)) is None
+    assert public_part(LearningUnion([("a", "passthrough")])) is None
+    assert public_part(FeatureUnion([("a", "passthrough")])) is NOTHING
+    gaps = SimpleImputer(strategy="constant", add_indicator=True)
+    assert public_part(gaps) is None

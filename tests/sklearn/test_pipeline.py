@@ -12,7 +12,15 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn import compose, datasets, decomposition, impute, linear_model, preprocessing
+from sklearn import (
+    compose,
+    config_context,
+    datasets,
+    decomposition,
+    impute,
+    linear_model,
+    preprocessing,
+)
 from sklearn import kernel_approximation as kernels
 from sklearn import pipeline as floats
 from sklearn.base import clone, is_classifier
@@ -483,6 +491,109 @@ def test_words_stay_with_the_client_and_numbers_are_scaled_under_encryption() ->
     np.testing.assert_array_equal(copied.predict(WORDS), model.predict(WORDS))
     imported = from_model(wanted, WORDS, n_bits=10)
     assert imported.client_steps_ == model.client_steps_
+
+
+@pytest.mark.parametrize("weights", [None, {"n": 10.0, "e": 0.5}, {"n": 0.1}])
+@pytest.mark.parametrize("output", ["default", "pandas"])
+def test_parted_steps_are_the_whole(weights: Any, output: str) -> None:
+    columns = words_beside(
+        ("n", preprocessing.StandardScaler(), ["a", "b"]),
+        ("p", decomposition.PCA(2), ["a", "b", "d"]),
+        ("none", preprocessing.MinMaxScaler(), []),
+    )
+    columns.set_params(transformer_weights=weights, verbose_feature_names_out=False)
+    columns.transformers[-1][1].set_params(sparse_output=False)
+    union = floats.FeatureUnion(
+        [("s", preprocessing.StandardScaler()), ("r", kernels.RBFSampler(random_state=0))],
+        transformer_weights=None if weights is None else {"s": 3.0, "r": 0.1},
+    )
+    for step, rows in ((columns, WORDS), (union, WORDS[["a", "b"]])):
+        step.set_output(transform=output)
+        model, wanted = make_pipeline(step, logistic()).fit_benchmark(rows, NAMES)
+        assert len(model.client_steps_) == 1
+        assert (model.predict(rows) == wanted.predict(rows)).mean() > 0.98
+        with config_context(transform_output="pandas"):
+            np.testing.assert_array_equal(model.predict(rows), model.predict(rows.copy()))
+
+
+def test_columns_are_chosen_by_the_client() -> None:
+    columns = compose.ColumnTransformer([("n", preprocessing.StandardScaler(), ["a", "b"])])
+    model, wanted = make_pipeline(columns, logistic()).fit_benchmark(WORDS, NAMES)
+    assert model.client_steps_ == ["columntransformer"]
+    assert model.client_learns_["columntransformer"] == "nothing of the training data"
+    assert model.circuit.inputs[0].shape == (1, 2)
+    turned = WORDS[list("ebadc")]
+    assert (model.predict(turned) == wanted.predict(turned)).mean() > 0.99
+
+
+@pytest.mark.filterwarnings("ignore::cipherlearn.errors.AgreementWarning")
+def test_parameters_after_fit_are_those_of_the_last_step() -> None:
+    near = make_pipeline(preprocessing.StandardScaler(), ours.KNeighborsClassifier(3))
+    near.fit(X, NAMES).set_params(kneighborsclassifier__n_neighbors=9)
+    with pytest.raises(InvalidParameterError, match="set after fit"):
+        near.predict(X)
+    pairs = make_pipeline(preprocessing.StandardScaler(), ours.SVC(kernel="linear", n_bits=10))
+    four = np.arange(150) // 38
+    pairs.fit(X, four).set_params(svc__decision_function_shape="ovo")
+    assert pairs.decision_function(X).shape == (150, 6)
+    model = quick_pipeline().fit(X, NAMES)
+    model["clf"].fit(X[:, :3], NAMES)
+    with pytest.raises(InvalidParameterError, match="trained again by itself"):
+        model.predict(X)
+
+
+def test_whatever_trains_trains_what_answers() -> None:
+    model = make_pipeline(preprocessing.StandardScaler(), ours.KMeans(3, random_state=0))
+    np.testing.assert_array_equal(model.fit_predict(X), model.predict(X))
+    last = ours.MLPClassifier((4,), max_iter=2, warm_start=True, random_state=0)
+    model = make_pipeline(preprocessing.StandardScaler(), last)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        steps = [model.fit(X, NAMES)[-1].t_ for _ in range(3)]
+    assert np.diff(steps).tolist() == [300, 300]
+
+
+def test_steps_that_know_categories_are_the_clients() -> None:
+    ratings = np.random.default_rng(0).integers(1, 6, (150, 2)).astype(float)
+    encoders = [
+        preprocessing.TargetEncoder(),
+        preprocessing.OneHotEncoder(min_frequency=2),
+    ]
+    for encoder in encoders:
+        for last in (logistic(), ours.DecisionTreeClassifier(max_depth=3)):
+            with pytest.raises(InvalidParameterError, match=r"only the client can tell.*public="):
+                make_pipeline(encoder, last).fit(ratings, LABELS)
+    trees = make_pipeline(impute.SimpleImputer(), ours.HistGradientBoostingClassifier(max_iter=3))
+    with pytest.raises(InvalidParameterError, match=r"fill in.*public="):
+        trees.fit(np.where(np.eye(150, 4) > 0, np.nan, X), LABELS)
+
+
+def test_categories_pass_steps_that_leave_them() -> None:
+    frame = WORDS.assign(e=WORDS["e"].astype("category"))
+    last = ours.HistGradientBoostingClassifier(max_iter=3, max_depth=3, random_state=0)
+    model = make_pipeline("passthrough", last).fit(frame, LABELS)
+    np.testing.assert_array_equal(model.predict(frame), model[-1].predict(frame))
+    coded = np.c_[X[:, :2], np.arange(150) % 3, X[:, 3]]
+    columns = compose.ColumnTransformer(
+        [("n", preprocessing.StandardScaler(), [0, 1])], remainder="passthrough"
+    )
+    last = clone(last).set_params(categorical_features=[2])
+    model = make_pipeline(columns, last).fit(coded, LABELS)
+    np.testing.assert_array_equal(
+        model.predict(coded), model[-1].predict(model[:-1].transform(coded))
+    )
+
+
+def test_pipelines_in_pipelines_are_float_models() -> None:
+    inner = make_pipeline(ours.StandardScaler(n_bits=2), ours.PCA(2, n_bits=2))
+    model, wanted = make_pipeline(inner, logistic()).fit_benchmark(X, NAMES)
+    assert type(model.module_.mapped) is Plain
+    assert (model.predict(X) == wanted.predict(X)).mean() > 0.99
+    assert type(wanted[0]) is floats.Pipeline
+    scaled = ours.PCA(2).set_output(transform="pandas")
+    named = compose.ColumnTransformer([("n", preprocessing.StandardScaler(), ["pca0"])])
+    model = Pipeline([("p", scaled), ("c", named), ("clf", logistic())]).fit(X, NAMES)
+    assert model["p"].transform(X).columns.tolist() == ["pca0", "pca1"]
 
 
 def test_branches_can_be_public() -> None:

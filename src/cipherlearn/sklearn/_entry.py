@@ -22,7 +22,7 @@ Transform = Callable[[np.ndarray], np.ndarray]
 
 def codes_before(
     codes: Sequence[FeatureCode], transform: Transform, rows: np.ndarray
-) -> tuple[OrdinalCode, ...]:
+) -> tuple[FeatureCode, ...]:
     """Codes of features as they are before steps: they have the states of those after them.
 
     Parameters
@@ -39,26 +39,61 @@ def codes_before(
     ModelError
         If a feature does not go through the steps by itself, or does not grow with them.
     """
-    if any(not isinstance(code, OrdinalCode) for code in codes) or len(codes) != rows.shape[1]:
+    if len(codes) != rows.shape[1]:
         raise _not_by_itself()
-    known = [code for code in codes if isinstance(code, OrdinalCode)]
-    dtype = np.result_type(*(code.cuts.dtype for code in known))
-    most = max(1, *(len(code.cuts) for code in known))
-    values = np.full((most, len(known)), np.inf, dtype)
-    for code, column in zip(known, values.T, strict=True):
-        column[: len(code.cuts)] = code.cuts
+    known = {f: code for f, code in enumerate(codes) if isinstance(code, OrdinalCode)}
+    _check_gaps(codes, transform)
+    dtype = np.result_type(np.float32, *(code.cuts.dtype for code in known.values()))
+    most = max(1, *(len(code.cuts) for code in known.values())) if known else 1
+    values = np.full((most, len(codes)), np.inf, dtype)
+    for feature, ordinal in known.items():
+        values[: len(ordinal.cuts), feature] = ordinal.cuts
     ends = ends_before(values, transform, rows)
     found = tuple(
-        replace(code, cuts=column[: len(code.cuts)])
-        for code, column in zip(known, ends.T, strict=True)
+        replace(code, cuts=ends[: len(code.cuts), f]) if isinstance(code, OrdinalCode) else code
+        for f, code in enumerate(codes)
     )
-    mixed = np.random.default_rng(0).permuted(rows, axis=0)
-    for each in (rows, mixed):
+    for each in _probes(rows):
         after = transform(each)
-        for feature, (code, given) in enumerate(zip(found, known, strict=True)):
-            if not np.array_equal(code.states(each[:, feature]), given.states(after[:, feature])):
+        for given, taken, code, before in zip(each.T, after.T, codes, found, strict=True):
+            is_same = isinstance(code, OrdinalCode) or np.array_equal(given, taken, equal_nan=True)
+            if not is_same or not np.array_equal(before.states(given), code.states(taken)):
                 raise _not_by_itself()
+    _check_others_stay(transform, rows)
     return found
+
+
+def _probes(rows: np.ndarray) -> list[np.ndarray]:
+    """Rows; features of several of them together; and values between those, and beyond."""
+    mixed = np.random.default_rng(0).permuted(rows, axis=0)
+    ordered = np.sort(rows, axis=0)
+    beyond = np.nan_to_num(np.nanmax(rows, axis=0) - np.nanmin(rows, axis=0)) + 1.0
+    between = (ordered[1:] + ordered[:-1]) / 2
+    ends = np.stack([np.nanmin(rows, axis=0) - beyond, np.nanmax(rows, axis=0) + beyond])
+    return [rows, mixed, np.concatenate([between, ends])]
+
+
+def _check_others_stay(transform: Transform, rows: np.ndarray) -> None:
+    """Raise `ModelError` if a feature that moves takes others with it."""
+    whole = rows[~np.isnan(rows).any(axis=1)]
+    if not len(whole):
+        return
+    n_features = rows.shape[1]
+    for end in (whole.min(axis=0), whole.max(axis=0)):
+        moved = np.tile(whole[0], (n_features, 1))
+        np.fill_diagonal(moved, end)
+        changed = transform(moved) != transform(whole[:1])
+        if changed[~np.eye(n_features, dtype=bool)].any():
+            raise _not_by_itself()
+
+
+def _check_gaps(codes: Sequence[FeatureCode], transform: Transform) -> None:
+    """Raise `ModelError` if steps do something about missing values that a model knows about."""
+    if all(code.missing == "refused" for code in codes):
+        return
+    gaps = np.full((1, len(codes)), np.nan)
+    if transform(gaps).shape != gaps.shape or not np.isnan(transform(gaps)).all():
+        raise ModelError("the model knows missing values, which these steps fill in")
 
 
 def ends_before(values: np.ndarray, transform: Transform, rows: np.ndarray) -> np.ndarray:

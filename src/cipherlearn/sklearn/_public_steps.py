@@ -49,6 +49,7 @@ _LEARNING_MORE: tuple[Callable[[Any], bool], ...] = (
     lambda step: getattr(step, "max_categories", None) is not None,
     lambda step: getattr(step, "n_components", None) == "auto",
     lambda step: getattr(step, "features", "all") == "missing-only",
+    lambda step: bool(getattr(step, "add_indicator", False)),
 )
 
 NOTHING = "nothing of the training data"
@@ -68,19 +69,33 @@ def public_part(step: Any) -> str | None:
     if (parts := _parts(step)) is not None:
         found = [public_part(part) for part in parts]
         return None if None in found else RANGES if RANGES in found else NOTHING
-    # Subclasses may learn what their class does not: only the classes themselves count.
-    name = type(step).__name__ if type(step).__module__.startswith("sklearn.") else ""
-    known = NOTHING if name in _FIXED else RANGES if name in _RANGES else None
+    known = NOTHING if is_plain(step, *_FIXED) else RANGES if is_plain(step, *_RANGES) else None
     return None if any(learned(step) for learned in _LEARNING_MORE) else known
+
+
+def knows_categories(step: Any) -> bool:
+    """Whether a step tells known categories from others, which have no place among numbers."""
+    if (parts := _parts(step)) is not None:
+        return any(map(knows_categories, parts))
+    return is_plain(step, "OneHotEncoder", "OrdinalEncoder", "TargetEncoder")
+
+
+def is_plain(step: Any, *names: str) -> bool:
+    """Whether a step is of one of these classes of scikit-learn, or of ours.
+
+    Subclasses may learn what their class does not: only the classes themselves count.
+    """
+    package = type(step).__module__.partition(".")[0]
+    return type(step).__name__ in names and package in {"sklearn", "cipherlearn"}
 
 
 def _parts(step: Any) -> list[Any] | None:
     """The steps that a composition is made of; None for a step that is none."""
-    if hasattr(step, "transformers"):  # of a ColumnTransformer
+    if is_plain(step, "ColumnTransformer"):
         fitted = getattr(step, "transformers_", step.transformers)
         return [part for _, part, _ in fitted]
-    if hasattr(step, "transformer_list"):  # of a FeatureUnion
+    if is_plain(step, "FeatureUnion"):
         return [part for _, part in step.transformer_list]
-    if hasattr(step, "steps"):
+    if is_plain(step, "Pipeline"):
         return [part for _, part in step.steps]
     return None

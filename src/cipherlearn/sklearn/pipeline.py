@@ -18,9 +18,16 @@ from cipherlearn.errors import AgreementWarning, InvalidParameterError, InvalidT
 from cipherlearn.sklearn._base import EncryptedEstimator, EstimatorNotFittedError
 from cipherlearn.sklearn._branches import branches_of, split
 from cipherlearn.sklearn._catalog import estimator_for
-from cipherlearn.sklearn._public_steps import public_part
+from cipherlearn.sklearn._public_steps import knows_categories, public_part
 from cipherlearn.sklearn._reading import is_fitted
-from cipherlearn.sklearn._steps import dense
+from cipherlearn.sklearn._twins import (
+    adopted,
+    client_rows,
+    encrypted_twin,
+    float_twin,
+    is_ours,
+    passes,
+)
 from cipherlearn.sklearn._wrapping import WrappingEstimator
 
 if TYPE_CHECKING:
@@ -119,11 +126,14 @@ class Pipeline(floats.Pipeline):  # type: ignore[misc]
             raise InvalidParameterError("the Pipeline is empty: give steps, the last an estimator")
         _check_public(self.public, self.steps)
         name, last = self.steps[-1]
-        before = [(n, _float_twin(step)) for n, step in self.steps[:-1]]
+        before = [(n, float_twin(step)) for n, step in self.steps[:-1]]
         options = {"memory": self.memory, "verbose": self.verbose}
         if self.transform_input is not None:
             options["transform_input"] = self.transform_input
-        trained = floats.Pipeline([*before, (name, clone(_encrypted_twin(last)))], **options)
+        final = encrypted_twin(last)
+        if not final.get_params(deep=False).get("warm_start"):
+            final = clone(final)
+        trained = floats.Pipeline([*before, (name, final)], **options)
         with warnings.catch_warnings():
             # Told of what is computed under encryption, once that is known.
             warnings.simplefilter("ignore", AgreementWarning)
@@ -134,8 +144,8 @@ class Pipeline(floats.Pipeline):  # type: ignore[misc]
         """Take over fitted steps, the last of them an estimator of ours."""
         rows, own = X, []
         for (_, given), (_, step) in zip(self.steps, trained[:-1], strict=False):
-            own.append(_adopted(given, step, rows))
-            rows = rows if _passes(step) else step.transform(rows)
+            own.append(adopted(given, step, rows))
+            rows = rows if passes(step) else step.transform(rows)
         name, final = trained[-1]
         division, encrypted = self._encrypted(final, self._divisions(trained[:-1], X), X)
         if encrypted is final and isinstance(final, WrappingEstimator):
@@ -163,19 +173,21 @@ class Pipeline(floats.Pipeline):  # type: ignore[misc]
 
         count = next((i for i, each in enumerate(steps) if not is_public(*each)), len(steps))
         leading, rest = list(steps[:count]), list(steps[count:])
-        whole = _Division(leading, rest, dict(leading), [name for name, _ in rest])
+        whole = _Division(leading, rest, dict(leading), dict(rest))
         if not rest:
             return [whole]
         name, step = rest[0]
-        rows = _through([each for _, each in leading], X)
+        rows = client_rows([each for _, each in leading], X)
         parted = split(step, rows, lambda branch, part: is_public(f"{name}__{branch}", part))
         if parted is None:
             return [whole]
+        # Of a step that has no public branch, the client chooses columns.
         public = {f"{name}__{branch}": part for branch, part in parted.public.items()}
-        hidden = [f"{name}__{branch}" for branch in parted.hidden] + whole.hidden[1:]
+        public = whole.public | (public or {name: "passthrough"})
+        hidden = {f"{name}__{branch}": part for branch, part in parted.hidden.items()}
         client = [*leading, (name, parted.client)]
         encrypted = [(name, parted.encrypted), *rest[1:]]
-        return [whole, _Division(client, encrypted, whole.public | public, hidden)]
+        return [whole, _Division(client, encrypted, public, hidden | dict(rest[1:]))]
 
     def _encrypted(
         self, final: Any, divisions: Sequence[_Division], X: Any
@@ -184,35 +196,17 @@ class Pipeline(floats.Pipeline):  # type: ignore[misc]
         found: list[tuple[_Division, EncryptedEstimator]] = []
         refusals = []
         for division in divisions:
-            steps = [step for _, step in division.encrypted if not _passes(step)]
+            steps = [step for _, step in division.encrypted if not passes(step)]
             if not steps:
                 return division, final
-            rows = _through([step for _, step in division.client], X)
+            rows = client_rows([step for _, step in division.client], X)
             try:
-                found.append((division, self._folded(final, steps, rows, division.hidden)))
+                found.append((division, _folded(final, steps, rows, division.hidden)))
             except InvalidParameterError as refusal:
                 refusals.append(refusal)
         if not found:
-            raise refusals[0]
+            raise refusals[-1]  # that which leaves the least to the client
         return min(found, key=lambda each: each[1].n_sent)
-
-    def _folded(
-        self, final: Any, steps: Sequence[Any], rows: Any, names: list[str]
-    ) -> EncryptedEstimator:
-        """The last step together with those before it that the client does not compute."""
-        whole = copy.copy(final)
-        for name in ("feature_names_in_", "n_features_in_"):
-            vars(whole).pop(name, None)
-        try:
-            if not final.takes_steps:
-                raise ModelError(f"a {type(final).__name__} takes encrypted features as they are")
-            return whole._adopt_after(steps, rows)  # noqa: SLF001
-        except ValueError as error:  # of ours, or of steps and checks in words of their own
-            raise InvalidParameterError(
-                f"the steps {names} cannot be computed under encryption: {error}. They hold what "
-                f"was found in training: let the client compute them, and learn it, with "
-                f"public={names}, or leave them out"
-            ) from error
 
     @classmethod
     def from_model(
@@ -248,14 +242,14 @@ class Pipeline(floats.Pipeline):  # type: ignore[misc]
             raise InvalidParameterError(
                 "Pipeline.from_model needs rows X: it takes ranges from them"
             )
-        if inner := [name for name, step in model.steps if _is_ours(step)]:
+        if inner := [name for name, step in model.steps if is_ours(step)]:
             raise InvalidTypeError(
                 f"the steps {inner} are estimators of cipherlearn: a Pipeline of this package has "
                 "them from the start, with cipherlearn.sklearn.Pipeline(steps).fit(X, y)"
             )
         _check_public(public, model.steps)
         name, last = model.steps[-1]
-        rows = X if len(model) == 1 else dense(model[:-1].transform(X))
+        rows = client_rows([step for _, step in model.steps[:-1]], X)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", AgreementWarning)  # as in `fit`
             final = estimator_for(last).from_model(last, rows, **own)
@@ -288,7 +282,7 @@ class Pipeline(floats.Pipeline):  # type: ignore[misc]
         seed = int(check_random_state(random_state).randint(2**15))
         try:
             self.set_params(**dict.fromkeys(unset, seed))
-            twins = [(name, _float_twin(step)) for name, step in self.steps]
+            twins = [(name, float_twin(step)) for name, step in self.steps]
             self.fit(X, y, **params)
         finally:
             self.set_params(**dict.fromkeys(unset))  # training changes no parameter
@@ -299,7 +293,12 @@ class Pipeline(floats.Pipeline):  # type: ignore[misc]
         """The fitted pipeline of float models; None before `fit`."""
         if not self.is_fitted:
             return None
-        return floats.Pipeline([(n, s.sklearn_model if _is_ours(s) else s) for n, s in self.steps])
+        return floats.Pipeline([(n, s.sklearn_model if is_ours(s) else s) for n, s in self.steps])
+
+    @available_if(_has("predict"))  # type: ignore[untyped-decorator]
+    def fit_predict(self, X: Any, y: Any = None, **params: Any) -> np.ndarray:
+        """Fit, and give the answers for the rows."""
+        return np.asarray(self.fit(X, y, **params).predict(X))
 
     def set_output(self, *, transform: Any = None) -> Self:
         """What `transform` gives: see scikit-learn."""
@@ -340,10 +339,16 @@ class Pipeline(floats.Pipeline):  # type: ignore[misc]
 
     def _client_rows(self, X: Any) -> Any:
         """Rows as the client encrypts them."""
-        return _through(self._client, X)
+        return client_rows(self._client, X)
 
     def _answer(self, method: str, X: Any, **options: Any) -> Any:
-        fitted = self._fitted()
+        fitted, last = self._fitted(), self.steps[-1][1]
+        if fitted is not last:
+            if fitted.sklearn_model is not last.sklearn_model:
+                raise InvalidParameterError(
+                    f"the step {self.steps[-1][0]!r} was trained again by itself: fit the Pipeline"
+                )
+            fitted.set_params(**last.get_params(deep=False))
         return getattr(fitted, method)(self._client_rows(X), **options)
 
     def compile(self, X: Any = None, **options: Any) -> Program:
@@ -410,7 +415,28 @@ class _Division:
     client: list[tuple[str, Any]]
     encrypted: list[tuple[str, Any]]
     public: dict[str, Any]
-    hidden: list[str]
+    hidden: dict[str, Any]
+
+
+def _folded(
+    final: Any, steps: Sequence[Any], rows: Any, hidden: dict[str, Any]
+) -> EncryptedEstimator:
+    """The last step together with those before it that the client does not compute."""
+    whole = copy.copy(final)
+    for name in ("feature_names_in_", "n_features_in_"):
+        vars(whole).pop(name, None)
+    try:
+        if not final.takes_steps:
+            raise ModelError(f"a {type(final).__name__} takes encrypted features as they are")
+        if checking := [name for name, step in hidden.items() if knows_categories(step)]:
+            raise ModelError(f"only the client can tell which categories {checking} knows")
+        return whole._adopt_after(steps, rows)  # noqa: SLF001
+    except ValueError as error:  # of ours, or of steps and checks in words of their own
+        raise InvalidParameterError(
+            f"the steps {[*hidden]} cannot be computed under encryption: {error}. They hold what "
+            f"was found in training: let the client compute them, and learn it, with "
+            f"public={[*hidden]}, or leave them out"
+        ) from error
 
 
 def make_pipeline(*steps: Any, public: bool | Collection[str] = False, **options: Any) -> Pipeline:
@@ -431,56 +457,3 @@ def _check_public(public: Any, steps: Sequence[tuple[str, Any]]) -> None:
             f"public must be True, False, or a list of names of steps before the last, which are "
             f"{known}; not {public!r}"
         )
-
-
-def _is_ours(step: Any) -> bool:
-    return isinstance(step, EncryptedEstimator)
-
-
-def _passes(step: Any) -> bool:
-    return step is None or isinstance(step, str)
-
-
-def _through(steps: Sequence[Any], X: Any) -> Any:
-    """Rows after fitted steps."""
-    for step in steps:
-        X = X if _passes(step) else step.transform(X)
-    return dense(X) if steps else X
-
-
-def _float_twin(step: Any) -> Any:
-    """The float model of a step, not fitted."""
-    if _is_ours(step):
-        return step._unfitted()  # noqa: SLF001
-    if _passes(step):
-        return step
-    twin = clone(step)
-    parts = twin.get_params(deep=True).items()
-    inner = {name: part for name, part in parts if _is_ours(part)}
-    return twin.set_params(**{name: _float_twin(part) for name, part in inner.items()})
-
-
-def _encrypted_twin(step: Any) -> EncryptedEstimator:
-    """The estimator of ours for the last step, not fitted."""
-    if _is_ours(step):
-        return step
-    if _passes(step):
-        raise InvalidParameterError(
-            f"the last step of a Pipeline must be an estimator, not {step!r}: nothing else is "
-            "computed under encryption"
-        )
-    found: EncryptedEstimator = estimator_for(step)(**step.get_params(deep=False))
-    return found
-
-
-def _adopted(given: Any, trained: Any, rows: Any) -> Any:
-    """A fitted step, of the kind that was given."""
-    if not isinstance(given, WrappingEstimator) or _is_ours(trained):
-        return trained
-    own = {name: getattr(given, name) for name in given.own_parameters}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # nothing is computed with it, unless users take it out
-        try:
-            return type(given).from_model(trained, rows, **own)
-        except ValueError:  # a float model may take rows that no integers stand for
-            return trained

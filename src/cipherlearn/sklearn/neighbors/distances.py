@@ -152,7 +152,8 @@ class Grid:
         ModelError
             If a feature does not go through the steps by itself, or does not grow with them.
         """
-        entry = codes_before(self.codes, transform, rows)
+        found = codes_before(self.codes, transform, rows)
+        entry = tuple(code for code in found if isinstance(code, OrdinalCode))
         ends = np.stack([self.box.low, self.box.low + self.box.span])
         low, high = ends_before(ends, transform, rows)
         # No value is beyond an end that the steps never reach.

@@ -226,6 +226,7 @@ class TreeEstimator(ImportingEstimator):
         codes = codes_before(self.codes_, lambda given: through(steps, given, names), rows)
         self.codes_, self.quantized_ = list(codes), replace(self.quantized_, codes=codes)
         self.__dict__.pop("module_", None)
+        self._after_steps = True
         return self
 
     @cached_property
@@ -253,7 +254,8 @@ class TreeEstimator(ImportingEstimator):
         """What whoever encrypts rows learns of the training data."""
         if self._sends_used:
             return "the thresholds of the model"
-        return "cuts of the features, half of them by how their values are distributed"
+        moved = ", as the steps move them" if vars(self).get("_after_steps") else ""
+        return f"cuts of the features, half of them by how their values are distributed{moved}"
 
     @property
     def _sends_used(self) -> bool:
