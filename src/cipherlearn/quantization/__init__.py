@@ -28,8 +28,8 @@ from cipherlearn.quantization.n_bits import (
 from cipherlearn.quantization.post_training import (
     ONNXConverter,
     PostTrainingAffineQuantization,
-    PostTrainingQATImporter,
 )
+from cipherlearn.quantization.qat import PostTrainingQATImporter
 from cipherlearn.quantization.quantized_array import QuantizedArray
 from cipherlearn.quantization.quantized_module import QuantizedModule
 from cipherlearn.quantization.quantizers import (

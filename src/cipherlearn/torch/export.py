@@ -23,6 +23,11 @@ from cipherlearn.errors import (
     InvalidTypeError,
     ModelError,
 )
+from cipherlearn.torch._quantizers import (
+    check_brevitas,
+    check_fake_quantizers,
+    exportable,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -42,9 +47,10 @@ def to_onnx(
 ) -> onnx.ModelProto:
     """Export a PyTorch module to ONNX.
 
-    The current exporter is tried first, then the older one based on TorchScript; each with an open
-    batch size, then with that of the examples. The module is traced in evaluation mode and left in
-    the mode that it was in.
+    Quantizers of Brevitas, and torch's own fake quantization, are exported as ``Quant`` nodes of
+    QONNX. The current exporter is tried first, then the older one based on TorchScript; each with
+    an open batch size, then with that of the examples. The module is traced in evaluation mode and
+    left in the mode that it was in.
 
     Parameters
     ----------
@@ -74,6 +80,8 @@ def to_onnx(
 
     if not isinstance(module, torch.nn.Module):
         raise InvalidTypeError(f"Expected a torch.nn.Module, not {type(module).__name__}.")
+    check_brevitas(module)
+    check_fake_quantizers(module)
     examples = _to_tensors(module, dummy_inputs)
     names = _input_names(module, len(examples))
     _check_forward(module, examples, names)
@@ -180,11 +188,17 @@ def _export(
     )
 
 
-def _attempt(exporter: Exporter, module: torch.nn.Module, *arguments: Any) -> onnx.ModelProto | str:
+def _attempt(
+    exporter: Exporter,
+    module: torch.nn.Module,
+    examples: tuple[torch.Tensor, ...],
+    *arguments: Any,
+) -> onnx.ModelProto | str:
     """Return the exported model, or why there is none."""
     try:
-        with _quiet(), _evaluation_mode(module):
-            model = exporter(module, *arguments)
+        traced = exporter is _export_torchscript
+        with _quiet(), _evaluation_mode(module), exportable(module, examples, traced):
+            model = exporter(module, examples, *arguments)
             # Some exporters write graphs that contradict themselves: then the next one is tried.
             if model.ByteSize() < onnx.checker.MAXIMUM_PROTOBUF:
                 onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
@@ -242,7 +256,9 @@ def _export_torchscript(
 def _refuse_fixed_decisions(caught: list[warnings.WarningMessage]) -> None:
     """Refuse a trace in which Python code looked at values: they may differ for other inputs."""
     for warning in caught:
-        if warning.category.__name__ == "TracerWarning":
+        # Brevitas looks at its own constants.
+        own = "brevitas" in Path(warning.filename).parts
+        if warning.category.__name__ == "TracerWarning" and not own:
             where = f"{Path(warning.filename).name}, line {warning.lineno}"
             raise ModelError(
                 f"`forward` looks at values of a tensor in Python ({where}); the exported model"
