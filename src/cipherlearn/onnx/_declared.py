@@ -7,7 +7,8 @@ integers that a ``DequantizeLinear`` reads, become what QONNX has for them
 
 from __future__ import annotations
 
-from typing import Final
+from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
 import onnx
@@ -59,9 +60,68 @@ def declare_grids(model: onnx.ModelProto) -> None:
     changed = True
     while changed:
         changed = fold_constants(model, _PAIR)
-        changed |= _Pairs(model).rewrite()
+        changed |= _Pairs(model).rewrite() | move_behind(model)
         changed |= _edit.remove_dead(graph)
     _join_biases(model)
+
+
+def hide_constants(model: onnx.ModelProto) -> list[_Hidden]:
+    """Put quantized constants in place of the nodes that quantize them (in place).
+
+    What moves the axis of the batch around takes a node for something that is computed for rows.
+
+    Returns
+    -------
+    list
+        For `show_constants`.
+    """
+    graph = model.graph
+    held = {tensor.name: tensor for tensor in graph.initializer}
+    hidden, kept = [], []
+    for node in graph.node:
+        if not _is_grid(node) or any(name not in held for name in node.input):
+            kept.append(node)
+            continue
+        values = [numpy_helper.to_array(held[name]) for name in node.input]
+        function = ops.get(ops.qualified_name(node.domain, node.op_type)).numpy
+        result = np.asarray(function(*values, **node_attributes(node))[0])
+        parts = [_copied(onnx.TensorProto, held[name]) for name in node.input]
+        hidden.append(_Hidden(_copied(onnx.NodeProto, node), parts))
+        graph.initializer.append(numpy_helper.from_array(result, node.output[0]))
+    if hidden:
+        _edit.keep_nodes(graph, kept)
+    return hidden
+
+
+def show_constants(model: onnx.ModelProto, hidden: list[_Hidden]) -> None:
+    """Bring back the nodes of those constants that `hide_constants` hid and that still exist."""
+    graph = model.graph
+    found = []
+    for one in hidden:
+        name = one.node.output[0]
+        plain = next((t for t in graph.initializer if t.name == name), None)
+        if plain is None:
+            continue
+        graph.initializer.remove(plain)
+        found.append(one.node)
+        known = {tensor.name for tensor in graph.initializer}
+        graph.initializer.extend(tensor for tensor in one.parts if tensor.name not in known)
+    if found:
+        _edit.keep_nodes(graph, [*found, *graph.node])
+
+
+@dataclass(frozen=True)
+class _Hidden:
+    """A node that quantizes a constant, and the constants that it reads."""
+
+    node: onnx.NodeProto
+    parts: list[onnx.TensorProto]
+
+
+def _copied(kind: Any, proto: Any) -> Any:
+    copy = kind()
+    copy.CopyFrom(proto)
+    return copy
 
 
 def _is_grid(node: onnx.NodeProto) -> bool:

@@ -7,7 +7,12 @@ import onnx
 from cipherlearn.onnx import _edit
 from cipherlearn.onnx._batch import free_batch
 from cipherlearn.onnx._branches import inline_branches
-from cipherlearn.onnx._declared import declare_grids, move_behind
+from cipherlearn.onnx._declared import (
+    declare_grids,
+    hide_constants,
+    move_behind,
+    show_constants,
+)
 from cipherlearn.onnx._fold import fold_constants
 from cipherlearn.onnx._fuse import fuse_linear
 from cipherlearn.onnx._labels import plain_outputs
@@ -66,7 +71,9 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
     plain_outputs(result)
     declare_grids(result)
     clean(result)
+    hidden = hide_constants(result)
     result = free_batch(result, clean)
+    show_constants(result, hidden)
     while fold_padding(result) | fuse_linear(result):
         clean(result)
     return result

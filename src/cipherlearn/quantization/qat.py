@@ -205,6 +205,7 @@ class PostTrainingQATImporter(ONNXConverter):
                     f"the weights {name!r} of {op.op_instance_name} have scales of shape "
                     f"{scale.shape}; accepted: one, or one for each channel of the result"
                 )
+                return QuantizedArray(self.n_bits_op_weights, np.asarray(values))
             return held
         weights, n_bits = np.asarray(values), self.n_bits_op_weights
         plain = weights.dtype.kind == "f" and grid_quantizer(weights, n_bits) is None
@@ -235,6 +236,7 @@ class PostTrainingQATImporter(ONNXConverter):
             self._findings.grids.append(
                 f"the activations {name!r} have one scale a channel; accepted: one scale"
             )
+            return QuantizedArray(n_bits, np.asarray(value.values)).quantizer
         return value.quantizer
 
     def check_joined(self, op: QuantizedMixingOp, operands: Mapping[str, QuantizedArray]) -> None:

@@ -1,7 +1,7 @@
 """Quantizers inside PyTorch modules: those of Brevitas, and torch's own fake quantization.
 
-Exporters know neither of them, or not all of their widths. While `exportable` is entered, they are
-traced as what ONNX models declare grids with: ``Quant`` nodes (`cipherlearn.ops.qonnx`).
+While `exportable` is entered, those of Brevitas are traced as ``Quant`` nodes of QONNX, as Brevitas
+itself exports them, and those of torch as functions that `cipherlearn.torch._translations` knows.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from cipherlearn.errors import MissingDependencyError, ModelError
-from cipherlearn.ops import qonnx
 
 if TYPE_CHECKING:
     import torch
@@ -189,7 +188,7 @@ def fake_quantizers(module: torch.nn.Module) -> list[Any]:
 
 
 def check_fake_quantizers(module: torch.nn.Module) -> None:
-    """Refuse fake quantization that goes on observing, or has a range without a number of bits.
+    """Refuse fake quantization that goes on observing.
 
     Raises
     ------
@@ -197,19 +196,14 @@ def check_fake_quantizers(module: torch.nn.Module) -> None:
         Lists all of them.
     """
     names = {id(part): name for name, part in module.named_modules()}
-    problems = []
-    for part in fake_quantizers(module):
-        name = names[id(part)]
-        lo, hi = _limits(part)
-        if int(part.observer_enabled[0]):
-            problems.append(
-                f"- {name} still observes values, which would change its scale: "
-                "module.apply(torch.ao.quantization.disable_observer)"
-            )
-        elif qonnx.IntegerRange.of(lo, hi) is None:
-            problems.append(f"- {name} has integers from {lo} to {hi}: no number of bits does")
-    if problems:
-        raise ModelError("fake quantization that cannot be exported:\n" + "\n".join(problems))
+    observing = [
+        names[id(part)] for part in fake_quantizers(module) if int(part.observer_enabled[0])
+    ]
+    if observing:
+        raise ModelError(
+            f"the fake quantization in {', '.join(observing)} still observes values, which would "
+            "change its scale: module.apply(torch.ao.quantization.disable_observer)"
+        )
 
 
 def _limits(part: Any) -> tuple[int, int]:
@@ -218,33 +212,23 @@ def _limits(part: Any) -> tuple[int, int]:
 
 
 class _Traced:
-    """What a fake quantizer computes, as one node."""
+    """What a fake quantizer computes, without looking at its switches."""
 
     def __init__(self, part: Any) -> None:
-        self._range = qonnx.IntegerRange.of(*_limits(part))
-        self._part = part
+        self._limits = _limits(part)
+        self._scale, self._zero = part.scale.detach(), part.zero_point.detach()
+        # Numbers, not tensors: what is traced must not ask for them.
+        self._numbers = (float(self._scale[0]), int(self._zero[0]))
+        self._axis = int(part.ch_axis) if bool(getattr(part, "is_per_channel", False)) else None
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         import torch
 
-        part, known = self._part, self._range
-        if known is None:
-            raise ModelError("fake quantization without a number of bits")
-        shape = [1] * x.ndim
-        if bool(getattr(part, "is_per_channel", False)):
-            shape[part.ch_axis] = -1
-        scale = part.scale.detach().to(x.dtype).reshape(shape)
-        zero = part.zero_point.detach().to(x.dtype).reshape(shape) + known.shift
-        bits = torch.tensor(float(known.n_bits))
-        result: torch.Tensor = torch.onnx.ops.symbolic(
-            f"{qonnx.DOMAIN}::Quant",
-            (x, scale, zero, bits),
-            known.attributes,
-            dtype=x.dtype,
-            shape=x.shape,
-            version=1,
+        if self._axis is None:
+            return torch.fake_quantize_per_tensor_affine(x, *self._numbers, *self._limits)
+        return torch.fake_quantize_per_channel_affine(
+            x, self._scale, self._zero, self._axis, *self._limits
         )
-        return result
 
 
 @contextlib.contextmanager

@@ -28,6 +28,7 @@ from cipherlearn.torch._quantizers import (
     check_fake_quantizers,
     exportable,
 )
+from cipherlearn.torch._translations import translations
 
 if TYPE_CHECKING:
     import torch
@@ -224,9 +225,12 @@ def _export_dynamo(
     if open_batch:
         batch = torch.export.Dim(_BATCH)
         options["dynamic_shapes"] = tuple({0: batch} for _ in examples)
-    if "fallback" in inspect.signature(torch.onnx.export).parameters:
+    known = inspect.signature(torch.onnx.export).parameters
+    if "fallback" in known:
         # Some versions fall back by themselves, and then hide why.
         options["fallback"] = False
+    if "custom_translation_table" in known:
+        options["custom_translation_table"] = translations()
     program = torch.onnx.export(module, examples, **options)
     if program is None:
         raise ModelError("it returned nothing")
