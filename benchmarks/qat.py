@@ -82,7 +82,7 @@ def mlp() -> nn.Module:
 
 
 def mlp_power_of_two() -> nn.Module:
-    """64-32-32-10, where every scale is a power of two."""
+    """64-32-32-10, where every scale is a power of two: without a bias, there are halves to round."""
     from brevitas import quant
 
     qnn = _layers()
@@ -100,7 +100,7 @@ def mlp_power_of_two() -> nn.Module:
     ]
     for width in (64, 32):
         layers += [
-            qnn.QuantLinear(width, 32, bias=True, **weights),
+            qnn.QuantLinear(width, 32, bias=width == 64, **weights),
             qnn.QuantReLU(return_quant_tensor=True, **active),
         ]
     return nn.Sequential(*layers, qnn.QuantLinear(32, 10, bias=True, **weights))

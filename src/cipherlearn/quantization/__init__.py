@@ -29,6 +29,7 @@ from cipherlearn.quantization.post_training import (
     ONNXConverter,
     PostTrainingAffineQuantization,
 )
+from cipherlearn.quantization.power_of_two import PowerOfTwoScalingRoundPBSAdapter
 from cipherlearn.quantization.qat import PostTrainingQATImporter
 from cipherlearn.quantization.quantized_array import QuantizedArray
 from cipherlearn.quantization.quantized_module import QuantizedModule
@@ -52,6 +53,7 @@ __all__ = [
     "PostTrainingAffineQuantization",
     "PostTrainingLookupQuantization",
     "PostTrainingQATImporter",
+    "PowerOfTwoScalingRoundPBSAdapter",
     "QuantizationOptions",
     "QuantizedArray",
     "QuantizedMixingOp",
