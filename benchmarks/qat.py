@@ -1,4 +1,4 @@
-"""Networks that Brevitas trains: are their integers the module's integers, and what do they cost?"""
+"""Networks that Brevitas trains: whether their integers arrive, and what they cost."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def mlp() -> nn.Module:
 
 
 def mlp_power_of_two() -> nn.Module:
-    """64-32-32-10, where every scale is a power of two: without a bias, there are halves to round."""
+    """64-32-32-10, all scales powers of two; the layer without a bias has halves to round."""
     from brevitas import quant
 
     qnn = _layers()
