@@ -17,6 +17,9 @@ from cipherlearn.quantization import QuantizedModule
 from cipherlearn.torch import build_quantized_module
 from cipherlearn.torch.distillation import one_thread
 
+#: What look-ups read where accumulators are rounded.
+KEPT = {"n_bits": 4, "method": "approximate"}
+
 #: Bits of what is encrypted, of weights, and of activations.
 INPUT_BITS, WEIGHT_BITS, ACTIVATION_BITS = 4, 3, 3
 
@@ -222,18 +225,27 @@ def run() -> Iterator[Figure | Note]:
         case = trained(make)
         yield Figure(f"{name}: accuracy of Brevitas", case.float_accuracy)
         for bounds in ("proved", "observed"):
-            module = build_quantized_module(
-                case.net, case.calibration, import_qat=True, bounds=bounds
-            )
+            module = _imported(case, bounds=bounds)
             least = 1.0 if bounds == "proved" else None
             share = equal_share(case.net, module, case.x_test)
             told = f"{name}, ranges {bounds}"
             yield Figure(f"{told}: share of equal integers", share, at_least=least)
-            yield Figure(f"{told}: accuracy", case.accuracy(module.forward(case.x_test)))
-            yield Figure(f"{told}: complexity", module.compile().complexity)
-            lookups = count_lookups(module.circuit)
-            widest = max(lookups.by_width)
-            yield Note(
-                f"{told}: {lookups.total} look-ups of up to {widest} bits; "
-                f"{lookups.rounded_bits} bits rounded off"
-            )
+            yield from _prices(told, case, module)
+        rounded = _imported(case, rounding_threshold_bits=KEPT)
+        yield from _prices(f"{name}, {KEPT['n_bits']} bits kept", case, rounded)
+
+
+def _imported(case: Case, **options: Any) -> QuantizedModule:
+    return build_quantized_module(case.net, case.calibration, import_qat=True, **options)
+
+
+def _prices(told: str, case: Case, module: QuantizedModule) -> Iterator[Figure | Note]:
+    complexity = module.compile().complexity
+    yield Figure(f"{told}: accuracy", case.accuracy(module.forward(case.x_test, fhe="simulate")))
+    yield Figure(f"{told}: complexity", complexity)
+    lookups = count_lookups(module.circuit)
+    widest = max(lookups.by_width)
+    yield Note(
+        f"{told}: {lookups.total} look-ups of up to {widest} bits; "
+        f"{lookups.rounded_bits} bits rounded off"
+    )

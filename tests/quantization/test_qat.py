@@ -154,6 +154,23 @@ def test_sums_are_exact_where_steps_have_a_common_part(op: str, second: float) -
     assert count_lookups(module.circuit).total == 6
 
 
+@pytest.mark.parametrize(
+    ("function", "keeps"), [("Relu", True), ("Abs", False), ("Neg", False), ("Sign", False)]
+)
+def test_functions_that_keep_a_grid_need_no_other(function: str, keeps: bool) -> None:
+    graph = Graph()
+    graph.quant("x", "x_q", 0.2, 3)
+    graph.add(function, ["x_q"], "f")
+    graph.weight("w", weights(4, 2), 0.1, 3)
+    model = graph.model(graph.add("MatMul", ["f", "w_q"], "y"))
+    if keeps:
+        check_exact(imported(model))
+        return
+    # The lowest integer has no counterpart, and 1 is no multiple of the step.
+    with pytest.raises(UnquantizedTensorError, match=r"f\. Quantize"):
+        imported(model)
+
+
 def test_sums_of_steps_without_a_common_part_are_told() -> None:
     with pytest.warns(CalibrationWarning, match=r"adds a, b, whose steps have no common part.*off"):
         module = imported(two_branches(0.1, 0.1 * np.pi).model("y"))

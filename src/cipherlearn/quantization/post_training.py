@@ -224,6 +224,9 @@ class ONNXConverter:
     def check_joined(self, op: QuantizedMixingOp, operands: Mapping[str, QuantizedArray]) -> None:
         """Look at operands that are added, compared or put side by side, by name."""
 
+    def keep_grid(self, op: QuantizedOp, operands: list[QuantizedArray]) -> None:
+        """Let a function give integers of its operand's grid, where these are all it gives."""
+
     def take_grid(self, op: QuantizedOp) -> None:
         """Let a quantizer of the model give the integers of its grid, if the subclass does."""
 

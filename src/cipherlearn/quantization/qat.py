@@ -32,13 +32,16 @@ from cipherlearn.quantization.prepare import Parts
 from cipherlearn.quantization.quantized_array import Accumulator, QuantizedArray
 from cipherlearn.quantization.quantized_module import QuantizedModule
 from cipherlearn.quantization.quantizers import MAXIMUM_BITS, UniformQuantizer, check_bits
-from cipherlearn.quantization.shared_grid import CommonScale
+from cipherlearn.quantization.shared_grid import SAME_STEP, CommonScale
 
 #: Widest grid that is looked for in data, where no bits are given.
 QAT_BITS = 8
 
 #: By how much of a step a sum may differ without a word: then it rounds alike nearly always.
 TOLD_ABOVE = 1e-3
+
+#: Widest grid that functions are evaluated on to see whether they keep it.
+MOST_LEVELS_BITS = 16
 
 #: What bits are given for, by the names in ``n_bits``.
 _ROLES = ("model_inputs", "op_inputs", "op_weights")
@@ -276,6 +279,26 @@ class PostTrainingQATImporter(ONNXConverter):
         """Weights stay; accumulators get the range that is asked for."""
         del operands, target
         op.proves_range = self.bounds == "proved"
+
+    def keep_grid(self, op: QuantizedOp, operands: list[QuantizedArray]) -> None:
+        """Take note that a function of a grid gives values of that grid only, as ReLU does."""
+        if len(operands) != 1 or not op.can_fuse() or op.moves_elements():
+            return
+        known = operands[0].quantizer
+        constants = [c for c in op.constant_inputs.values() if c is not None]
+        varies = np.size(known.scale) > 1 or any(np.size(constant) > 1 for constant in constants)
+        if not self._declares or not _is_declared(operands[0]) or varies:
+            return
+        lo, hi = known.integer_limits
+        if hi - lo < 2**MOST_LEVELS_BITS:
+            levels = known.dequant(np.arange(lo, hi + 1))
+            found = op.float_result(levels) / known.scale + known.zero_point
+            whole = np.rint(found)
+            near = np.abs(found - whole).max() <= SAME_STEP * max(-lo, hi)
+            if near and lo <= whole.min() and whole.max() <= hi:
+                op.output_quant_opts = known.quant_options
+                op.output_quant_stats = known.quant_stats
+                op.output_quant_params = known.quant_params
 
     def take_grid(self, op: QuantizedOp) -> None:
         """Let a quantizer of the model give the integers of its grid."""

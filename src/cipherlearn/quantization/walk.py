@@ -138,6 +138,7 @@ class Walk:
         if self.converter.calibrates_on_quantized_data and self.converter.needs_float_values:
             result = op.float_result(*(self._floats[name] for name in variable))
         operands = [self._quantized[name] for name in variable]
+        self.converter.keep_grid(op, operands)
         self._breakdown.compute(output, variable, op)
         if isinstance(op, QuantizedMixingOp):
             shapes = [self._shapes[name] for name in variable]

@@ -6,14 +6,18 @@ itself exports them, and those of torch as functions that `cipherlearn.torch._tr
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from cipherlearn.errors import MissingDependencyError, ModelError
+from cipherlearn.onnx import _edit
+from cipherlearn.ops import qonnx
 
 if TYPE_CHECKING:
+    import onnx
     import torch
 
 #: Quantizers of Brevitas whose scales are numbers of the model, and whose integers are integers.
@@ -27,6 +31,9 @@ _SUPPORTED = frozenset(
         "WeightQuantProxyFromInjector",
     }
 )
+#: Where torch's exporter writes which modules a node comes from.
+_SCOPES = "pkg.torch.onnx.name_scopes"
+
 #: Why others are not supported, by a part of their name.
 _REASONS = {
     "Groupwise": "one scale for every group of weights or activations",
@@ -35,6 +42,15 @@ _REASONS = {
     "Clamp": "accumulators that are clamped",
 }
 _RECURRENT = frozenset({"QuantLSTM", "QuantRNN"})
+
+#: Bases of layers, which say nothing to who wrote a network.
+_ABSTRACT = frozenset(
+    {
+        "QuantInputOutputLayer",
+        "QuantNonLinearActLayer",
+        "QuantWeightBiasInputOutputLayer",
+    }
+)
 
 
 def brevitas_layers(module: torch.nn.Module) -> list[str]:
@@ -50,16 +66,6 @@ def brevitas_layers(module: torch.nn.Module) -> list[str]:
         for kind in kinds
         if kind.__module__.startswith("brevitas.nn.quant_") and kind.__name__ not in _ABSTRACT
     )
-
-
-#: Bases of layers, which say nothing to who wrote a network.
-_ABSTRACT = frozenset(
-    {
-        "QuantInputOutputLayer",
-        "QuantNonLinearActLayer",
-        "QuantWeightBiasInputOutputLayer",
-    }
-)
 
 
 def require_brevitas() -> None:
@@ -122,6 +128,18 @@ def exportable(
             stack.enter_context(_brevitas_exportable(module, examples, traced))
         stack.enter_context(_fake_quantize_exportable(module))
         yield
+
+
+def name_quantizers(model: onnx.ModelProto) -> None:
+    """Give ``Quant`` nodes, and what they compute, the names of modules (in place)."""
+    for node in model.graph.node:
+        scopes = [entry.value for entry in node.metadata_props if entry.key == _SCOPES]
+        if node.domain != qonnx.DOMAIN or not scopes:
+            continue
+        modules = [name for name in ast.literal_eval(scopes[0]) if name.endswith("_quant")]
+        if modules:
+            node.name = _edit.fresh_name(model.graph, modules[-1])
+            _edit.rename(model.graph, node.output[0], node.name)
 
 
 @contextlib.contextmanager

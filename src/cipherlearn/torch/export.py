@@ -27,6 +27,7 @@ from cipherlearn.torch._quantizers import (
     check_brevitas,
     check_fake_quantizers,
     exportable,
+    name_quantizers,
 )
 from cipherlearn.torch._translations import translations
 
@@ -87,6 +88,7 @@ def to_onnx(
     names = _input_names(module, len(examples))
     _check_forward(module, examples, names)
     model = _with_own_outputs(_export(module, examples, names))
+    name_quantizers(model)
     _check_inputs(model, names)
     if output_onnx_file is not None:
         onnx.save_model(model, Path(output_onnx_file))

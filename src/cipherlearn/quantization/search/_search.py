@@ -188,8 +188,10 @@ def _converter(
             numpy_model, common, layers, inputs, bounds, bypass
         )
     n_bits = {"model_inputs": inputs, "op_inputs": common.inputs, "op_weights": common.weights}
-    importer = PostTrainingQATImporter(n_bits, numpy_model, common.rounding)
+    importer = PostTrainingQATImporter(n_bits, numpy_model, common.rounding, bounds)
     importer.layers = layers
+    # A model that declares its bits has these, whatever grids are looked for in others.
+    importer.asked = {}
     return importer
 
 
