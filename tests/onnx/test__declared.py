@@ -103,6 +103,32 @@ def test_integers_of_the_model_are_kept_with_one_grid_a_channel() -> None:
     np.testing.assert_allclose(execute(result, x)[0], wanted, rtol=1e-5)
 
 
+def test_constants_stay_behind_their_grid_where_the_batch_is_freed() -> None:
+    quant = helper.make_node("Quant", ["w", "s", "z", "b"], ["w_q"], domain=qonnx.DOMAIN)
+    model = make_model(
+        [
+            node("Reshape", ["x", "shape"], "r"),
+            quant,
+            node("MatMul", ["r", "w_q"], "y"),
+        ],
+        {"x": [1, 2, 2]},
+        ["y"],
+        {
+            "shape": np.array([1, 4]),
+            "w": weights(4, 3),
+            "s": np.float32(0.5),
+            "z": np.float32(0),
+            "b": np.float32(3),
+        },
+        domains=[qonnx.DOMAIN],
+    )
+    result = simplify(load_model(model))
+    assert sorted(op_types(result)) == ["MatMul", "Quant", "Reshape"]
+    x = weights(5, 2, 2)
+    wanted = x.reshape(5, 4) @ np.clip(np.rint(weights(4, 3) / 0.5), -4, 3) * 0.5
+    np.testing.assert_allclose(execute(result, x)[0], wanted, rtol=1e-5)
+
+
 @pytest.mark.parametrize("domain", sorted(qonnx.SAME_DOMAINS))
 def test_all_spellings_of_the_domain_are_read(domain: str) -> None:
     quant = helper.make_node("Quant", ["x", "s", "z", "b"], ["y"], domain=domain, signed=0)
