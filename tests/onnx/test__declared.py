@@ -172,3 +172,11 @@ def test_what_is_not_supported_is_said(
     )
     with pytest.raises(UnsupportedAttributeError, match=message):
         check_supported(simplify(load_model(model)))
+    if known["s"] is not None:
+        # Of constants as well.
+        nodes[0].input[0] = "w"
+        nodes.append(node("Mul", ["x", "y"], "p"))
+        constants = {**{k: v for k, v in known.items() if v is not None}, "w": weights(2)}
+        of_weights = make_model(nodes, {"x": ["N", 2]}, ["p"], constants, domains=[qonnx.DOMAIN])
+        with pytest.raises(UnsupportedAttributeError, match=message):
+            check_supported(simplify(load_model(of_weights)))

@@ -79,7 +79,8 @@ def hide_constants(model: onnx.ModelProto) -> list[_Hidden]:
     held = {tensor.name: tensor for tensor in graph.initializer}
     hidden, kept = [], []
     for node in graph.node:
-        if not _is_grid(node) or any(name not in held for name in node.input):
+        is_constant = _is_grid(node) and all(name in held for name in node.input)
+        if not is_constant or attribute_problem(node, model) is not None:
             kept.append(node)
             continue
         values = [numpy_helper.to_array(held[name]) for name in node.input]

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from cipherlearn.errors import UnsupportedAttributeError
 from cipherlearn.ops._operands import Array
 from cipherlearn.ops._registry import register_function
 
@@ -180,10 +181,19 @@ def integers_on(grid: DeclaredGrid, values: Array) -> Array:
     values : numpy.ndarray of float
     """
     scale, zero = grid.scale.astype(values.dtype), grid.zero_point.astype(values.dtype)
+    rounded = _rounding(grid.rounding)
     with np.errstate(all="ignore"):
         if grid.zero_after_rounding:
-            return np.clip(_ROUNDINGS[grid.rounding](values / scale) + zero, *grid.limits)
-        return np.clip(_ROUNDINGS[grid.rounding](values / scale + zero), *grid.limits)
+            return np.clip(rounded(values / scale) + zero, *grid.limits)
+        return np.clip(rounded(values / scale + zero), *grid.limits)
+
+
+def _rounding(name: str) -> Callable[[Array], Array]:
+    if name not in _ROUNDINGS:
+        raise UnsupportedAttributeError(
+            f"rounding_mode={name!r} is not supported; accepted: {', '.join(_ROUNDINGS)}"
+        )
+    return _ROUNDINGS[name]
 
 
 def _quant(
@@ -236,7 +246,7 @@ def _trunc(
     # First the integers that the sum is made of, as exact as sums of reals allow.
     whole = np.rint(x / scale.astype(x.dtype) + zero_point.astype(x.dtype))
     parts = (grid.scale / scale).astype(x.dtype)
-    integers = np.clip(_ROUNDINGS[grid.rounding](whole / parts), *grid.limits)
+    integers = np.clip(_rounding(grid.rounding)(whole / parts), *grid.limits)
     return grid.scale.astype(x.dtype) * (integers - grid.zero_point.astype(x.dtype))
 
 
@@ -261,9 +271,10 @@ def _problem(values: Mapping[str, Any], names: tuple[str, ...], default: str) ->
             f"{', '.join(missing)} depends on an input of the model: grids that are chosen anew for"
             " every sample are not supported. Use a quantizer with a learned or constant scale"
         )
-    rounding = str(values.get("rounding_mode", default)).upper()
-    if rounding not in _ROUNDINGS:
-        return f"rounding_mode={rounding!r} is not supported; accepted: {', '.join(_ROUNDINGS)}"
+    try:
+        _rounding(str(values.get("rounding_mode", default)).upper())
+    except UnsupportedAttributeError as error:
+        return str(error)
     for name in names:
         array = np.asarray(values[name], np.float64)
         if name.endswith("bit_width"):

@@ -173,6 +173,8 @@ class PostTrainingQATImporter(ONNXConverter):
                 )
                 return None
             found[node.name] = quantizer_of(grid)
+        if not found:
+            return super().feature_grids(name, graph, values)
         first, *others = found.values()
         if any(other != first for other in others):
             self._findings.inputs[name] = f"is quantized to several grids ({', '.join(found)})"
@@ -252,6 +254,11 @@ class PostTrainingQATImporter(ONNXConverter):
         for name in loose:
             self._note_tensor(name)
         form = op.form
+        if form is not None and form.prepare:
+            self._findings.grids.append(
+                f"{op.op_instance_name} ({op.op_type()}) divides by an encrypted value: quantize "
+                "its reciprocal, and multiply"
+            )
         if loose or form is None:
             return
         quantizers = [value.quantizer for value in exact.values()]

@@ -61,6 +61,7 @@ def compile_torch_model(
         Calibration data: a few hundred rows like those that the model will see.
     import_qat : bool, default=False
         The network quantizes its own weights and activations on uniform grids: take them over.
+        See `cipherlearn.quantization.PostTrainingQATImporter`.
     configuration, artifacts : object, optional
         The engine's own configuration and artifacts collector.
     show_mlir : bool, default=False
@@ -69,7 +70,8 @@ def compile_torch_model(
         Width of weights and activations: see `cipherlearn.quantization.get_n_bits_dict`.
         ``"auto"`` finds the cheapest bits of every layer that are accurate enough
         (`cipherlearn.quantization.search_bits`); the engine is asked for the price of every
-        candidate, which takes a minute or so, and more for deep networks.
+        candidate, which takes a minute or so, and more for deep networks. With ``import_qat`` it
+        takes the bits that the network declares, and others are an error.
     rounding_threshold_bits : None, "auto", int or dict, default=None
         Bits of the accumulators that look-ups read, 2 to 8; or ``{"n_bits": ..., "method": ...}``
         with ``"auto"`` or bits, and ``"exact"`` or ``"approximate"``. ``"auto"`` chooses them layer
