@@ -5,10 +5,15 @@ import pytest
 from benchmarks import qat
 from cipherlearn.torch import build_quantized_module
 
+SLOW = ("CNN", "MLP")
 
-@pytest.mark.parametrize("name", sorted(qat.NETWORKS))
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in sorted(qat.NETWORKS)],
+)
 def test_integers_are_those_of_brevitas(name: str) -> None:
-    case = qat.trained(qat.NETWORKS[name], epochs=3)
+    case = qat.trained(qat.NETWORKS[name], epochs=2)
     module = build_quantized_module(case.net, case.calibration, import_qat=True, bounds="proved")
     assert qat.equal_share(case.net, module, case.x_test) == 1.0
     # It is the share of what is compared: other inputs give other integers.
