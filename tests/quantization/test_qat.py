@@ -128,6 +128,16 @@ def test_chains_of_functions_and_grids_are_one_table() -> None:
     assert count_lookups(module.circuit).total == 3
 
 
+def test_weights_that_were_quantized_before_need_no_quantizer() -> None:
+    graph = Graph()
+    graph.quant("x", "x_q", 0.2, 4)
+    graph.constants["w"] = (0.125 * np.rint(3 * weights(4, 3))).astype(np.float32)
+    module = imported(graph.model(graph.add("MatMul", ["x_q", "w"], "y")))
+    check_exact(module)
+    held = module.quant_layers_dict["y"][1].constant_inputs[1]
+    np.testing.assert_array_equal(held.qvalues * 0.125, graph.constants["w"])
+
+
 def two_branches(first: float, second: float, op: str = "Add") -> Graph:
     graph = Graph()
     # Steps that divide each other would put values halfway between two integers.

@@ -87,8 +87,9 @@ class PostTrainingQATImporter(ONNXConverter):
 
     Where the model declares grids (with ``Quant`` nodes of QONNX, or pairs of ``QuantizeLinear``
     and ``DequantizeLinear``), these are taken over: constants are the declared integers, and
-    quantizers give the declared integers, whatever real functions stand before them. The
-    calibration data only tells the ranges of accumulators.
+    quantizers give the declared integers, whatever real functions stand before them. Other
+    constants must lie on a uniform grid, which is then theirs. The calibration data only tells the
+    ranges of accumulators.
 
     A model that declares none quantizes with operators of its own. Then weights and operands of the
     layers that compute on integers must lie on a uniform grid; its step is found in the weights,
@@ -192,8 +193,9 @@ class PostTrainingQATImporter(ONNXConverter):
         """The weights on their own grid."""
         if isinstance(values, QuantizedArray) or values.dtype.kind in "iub":
             return super().quantize_constant(values, name)
-        known = self._detected(values, name, self.n_bits_op_weights)
+        known = grid_quantizer(values, self.n_bits_op_weights)
         if known is None:
+            self._note_tensor(name)
             return QuantizedArray(self.n_bits_op_weights, values, is_signed=True)
         return QuantizedArray(known.n_bits, values, options=known, stats=known, params=known)
 
@@ -214,7 +216,7 @@ class PostTrainingQATImporter(ONNXConverter):
             return held
         weights, n_bits = np.asarray(values), self.n_bits_op_weights
         plain = weights.dtype.kind == "f" and grid_quantizer(weights, n_bits) is None
-        if self._declares or layout is None or not plain or not layout.accepts(weights, op.attrs):
+        if layout is None or not plain or not layout.accepts(weights, op.attrs):
             return self.quantize_constant(values, name)
         matrix = layout.matrix(weights, op.attrs)
         steps = channel_grids(matrix.reshape(-1, matrix.shape[-1]), n_bits)
@@ -230,7 +232,10 @@ class PostTrainingQATImporter(ONNXConverter):
         if not self._declares:
             if value.holds_integers and not value.quantizer.no_clipping:
                 return value.quantizer
-            return self._detected(np.asarray(value.values), name, n_bits)
+            known = grid_quantizer(np.asarray(value.values), n_bits)
+            if known is None:
+                self._note_tensor(name)
+            return known
         if _is_sum(value):
             return None
         if not value.quantizer.is_precomputed_qat:
@@ -321,12 +326,6 @@ class PostTrainingQATImporter(ONNXConverter):
     def _note_tensor(self, name: str) -> None:
         if name not in self._findings.tensors and name not in self._findings.inputs:
             self._findings.tensors.append(name)
-
-    def _detected(self, values: np.ndarray, name: str, n_bits: int) -> UniformQuantizer | None:
-        known = None if self._declares else grid_quantizer(values, n_bits)
-        if known is None:
-            self._note_tensor(name)
-        return known
 
 
 def widths_of(n_bits: int | Mapping[str, int] | None) -> dict[str, int]:
