@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import builtins
+import io
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import brevitas.nn as qnn
 import numpy as np
+import onnx
 import pytest
 import torch
 from brevitas import quant
@@ -121,7 +124,9 @@ class Asserting(nn.Module):
         return x
 
 
-def imported(net: nn.Module, x: np.ndarray = X, **options: Any) -> QuantizedModule:
+def imported(
+    net: nn.Module | onnx.ModelProto, x: np.ndarray = X, **options: Any
+) -> QuantizedModule:
     return build_quantized_module(net, x, import_qat=True, bounds="proved", **options)
 
 
@@ -159,6 +164,44 @@ def test_the_module_is_left_as_it_was() -> None:
     with torch.no_grad():
         net[1].weight += 0.3
     assert equal_share(net, imported(net), Y) == 1.0
+
+
+def qcdq(net: nn.Module) -> onnx.ModelProto:
+    """What Brevitas exports as ``QuantizeLinear``, ``Clip`` and ``DequantizeLinear``.
+
+    Its own function asks for an optimizer of graphs first, which is not needed.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from brevitas.export.manager import ExportContext
+        from brevitas.export.onnx.standard.qcdq.manager import StdQCDQONNXManager as Manager
+
+    file, examples = io.BytesIO(), (torch.tensor(X[:2]),)
+    with warnings.catch_warnings(), torch.no_grad(), ExportContext(Manager):
+        warnings.simplefilter("ignore")
+        net.apply(Manager.set_export_handler)
+        Manager._cache_inp_out(net, *examples)
+        Manager.set_export_mode(net, enabled=True)
+        torch.onnx.export(net, examples, file, dynamo=False, opset_version=17)
+        Manager.set_export_mode(net, enabled=False)
+    return onnx.load_from_string(file.getvalue())
+
+
+def test_the_other_export_of_brevitas_is_the_same() -> None:
+    net = network(
+        first(),
+        linear(weight_quant=quant.Int8WeightPerChannelFloat),
+        relu(),
+        linear(5, 4),
+        nn.Tanh(),
+        first(3),
+        linear(4, 3),
+    )
+    model = qcdq(net)
+    kinds = [node.op_type for node in model.graph.node]
+    assert "Clip" in kinds
+    assert "Quant" not in kinds
+    assert equal_share(net, imported(model), Y) == 1.0
 
 
 def test_a_network_of_brevitas_is_compiled_and_encrypted(tmp_path: Any) -> None:
