@@ -68,6 +68,27 @@ def test_pairs_of_quantization_and_dequantization_mean_what_they_meant(
     np.testing.assert_allclose(execute(result, x)[0], wanted, rtol=1e-6, atol=1e-6)
 
 
+def test_what_is_moved_as_integers_is_moved_as_reals() -> None:
+    model = make_model(
+        [
+            node("QuantizeLinear", ["x", "s", "z"], "q"),
+            node("MaxPool", ["q"], "p", kernel_shape=[2, 2], strides=[2, 2]),
+            node("Reshape", ["p", "shape"], "r"),
+            node("DequantizeLinear", ["r", "s", "z"], "y"),
+        ],
+        {"x": ["N", 1, 4, 4]},
+        ["y"],
+        {"s": np.float32(0.3), "z": np.uint8(7), "shape": np.array([-1, 4])},
+        opset=21,
+    )
+    result = simplify(load_model(model))
+    assert op_types(result) == ["Quant", "MaxPool", "Reshape"]
+    x = weights(3, 1, 4, 4)
+    levels = np.clip(np.rint(x / np.float32(0.3)) + 7, 0, 255) - 7
+    wanted = 0.3 * levels.reshape(3, 2, 2, 2, 2).max(axis=(2, 4)).reshape(3, 4)
+    np.testing.assert_allclose(execute(result, x)[0], wanted, rtol=1e-5, atol=1e-6)
+
+
 def test_a_width_is_read_off_the_clip() -> None:
     (four,) = attributes(simplify(load_model(pair("int8", 0.1, 0, (-8, 7)))))
     (narrow,) = attributes(simplify(load_model(pair("int8", 0.1, 0, (-7, 7)))))

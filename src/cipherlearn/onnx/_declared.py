@@ -202,13 +202,14 @@ class _Pairs:
         self.held = {tensor.name: tensor for tensor in self.graph.initializer}
         self.producers = {name: node for node in self.graph.node for name in node.output if name}
         self.ranks = {name: len(shape) for name, shape in tensor_shapes(model).items()}
+        self.reads = _edit.reads(self.graph)
 
     def rewrite(self) -> bool:
         """Rewrite what is one; tell whether anything was."""
         changed = False
         for node in list(self.graph.node):
             if node.op_type == "DequantizeLinear" and not node.domain:
-                changed |= self._of_constant(node) or self._of_pair(node)
+                changed |= self._of_constant(node) or self._of_pair(node) or self._of_moved(node)
         return changed
 
     def _of_constant(self, node: onnx.NodeProto) -> bool:
@@ -253,6 +254,38 @@ class _Pairs:
             return False
         self._write(node, first.input[0], scale, zero + known.shift, known)
         return True
+
+    def _of_moved(self, node: onnx.NodeProto) -> bool:
+        """Quantized, moved, and dequantized: reals are moved instead."""
+        source = node.input[0]
+        while self.reads[source] == 1 and self._is_moved(self.producers.get(source)):
+            source = self.producers[source].input[0]
+        first = self.producers.get(source)
+        if first is None or first.op_type != "QuantizeLinear" or first.domain:
+            return False
+        kind, given, taken = (
+            self._integer_type(first),
+            self._parameters(first, None),
+            self._parameters(node, None),
+        )
+        alone = self.reads[source] == 1 and source != node.input[0]
+        if kind is None or given is None or taken is None or not alone:
+            return False
+        if not _is_same(given, taken) or attribute_problem(first, self.model) is not None:
+            return False
+        self._write(first, first.input[0], *given, IntegerRange(*kind))
+        node.op_type = "Identity"
+        del node.input[1:], node.attribute[:]
+        return True
+
+    def _is_moved(self, node: onnx.NodeProto | None) -> bool:
+        """Whether a node puts integers elsewhere, or takes the largest of some."""
+        if node is None or node.domain or any(name not in self.held for name in node.input[1:]):
+            return False
+        known = node.op_type in ops.ONNX_OPS_TO_NUMPY_IMPL
+        return known and (
+            node.op_type == "MaxPool" or ops.get(node.op_type).kind is ops.Kind.MOVEMENT
+        )
 
     def _bounds(self, node: onnx.NodeProto | None) -> tuple[int, int] | None:
         """The limits of a Clip of integers."""
