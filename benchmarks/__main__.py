@@ -20,6 +20,7 @@ BENCHMARKS = (
     "linear",
     "neighbors",
     "sklearn_networks",
+    "qat",
 )
 
 

@@ -19,6 +19,7 @@ PAGES = [
     "docs/neighbors.md",
     "docs/pipelines.md",
     "docs/networks.md",
+    "docs/qat.md",
 ]
 
 

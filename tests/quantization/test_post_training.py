@@ -286,4 +286,4 @@ def test_grids_with_a_zero_point_and_one_step_a_channel_are_taken_over() -> None
     np.testing.assert_array_equal(op.constant_inputs[1].qvalues, kernel)
     operand = op._operand_quantizers[0]
     assert operand.scale == pytest.approx(0.03)
-    assert operand.zero_point == 70 - 128
+    assert (operand.zero_point, operand.integer_limits) == (70, (0, 255))

@@ -244,7 +244,6 @@ def test_kept_bits_can_be_given_alone(digits: Any) -> None:
         ({"import_qat": True, "labels": [0, 1]}, "labels would change nothing"),
         ({"n_bits": 4, "max_drop": -5}, "max_drop is a share"),
         ({"bounds": "sure"}, r"bounds must be one of \['observed', 'proved'\]"),
-        ({"import_qat": True, "bounds": "proved"}, "import_qat=True takes them as they were"),
         ({"import_qat": True, "distill": True}, "distill=True chooses weights anew"),
     ],
 )
@@ -415,17 +414,6 @@ def test_all_unknown_operators_are_listed_at_once() -> None:
         compile_onnx_model(model, X)
     for word in ("other.Foo", "'first'", "other.Bar", "'second'", "Supported operators: Abs"):
         assert word in str(caught.value)
-
-
-def test_networks_of_brevitas_are_refused() -> None:
-    class QuantLinear(torch.nn.Linear):
-        pass
-
-    network = torch.nn.Sequential(QuantLinear(4, 2))
-    assert compile.has_any_qnn_layers(network)
-    assert not compile.has_any_qnn_layers(torch.nn.Linear(4, 2))
-    with pytest.raises(InvalidTypeError, match=r"Brevitas layers \(QuantLinear\)"):
-        compile_torch_model(network, X)
 
 
 def test_tensors_become_arrays() -> None:

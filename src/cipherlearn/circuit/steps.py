@@ -3,6 +3,10 @@
 A table that changes at every ``2**k``-th integer only (a comparison, a sign, a quantization by a
 power of two) needs no more than the bits above. Exact rounding takes the others off, each for one
 narrow look-up; together they cost a small part of one wide look-up.
+
+Where halves are rounded to even integers, the distances between changes are ``2**k - 1`` and
+``2**k + 1`` in turns. Such a table is the sum of two that change at every ``2**(k + 1)``-th
+integer.
 """
 
 from __future__ import annotations
@@ -17,6 +21,8 @@ from cipherlearn.circuit.interval import width_of
 
 #: The narrowest look-up that is worth a rounding: below, it costs no more than the rounding does.
 LEAST_WIDTH = 6
+#: Bits that two roundings, each with a look-up, must save to be worth it.
+LEAST_SAVED_BY_TWO = 3
 
 
 def round_steps(circuit: ir.Circuit) -> ir.Circuit:
@@ -30,7 +36,8 @@ def round_steps(circuit: ir.Circuit) -> ir.Circuit:
     -------
     Circuit
         Gives the same results on every input. Look-ups whose tables change in steps of a power of
-        two, counted from any offset (one a channel), read a rounded value.
+        two, counted from any offset (one a channel), read a rounded value; those whose tables are
+        the sum of two such tables become two look-ups.
     """
     builder = Builder()
     values: list[IntValue] = []
@@ -38,10 +45,11 @@ def round_steps(circuit: ir.Circuit) -> ir.Circuit:
         with builder.scope(node.label):
             operands = [values[index] for index in node.inputs]
             steps = _steps_of(circuit, node)
-            if steps is None:
+            if not steps:
                 values.append(builder.add(node.primitive, *operands))
             else:
-                values.append(steps.look_up(operands[0]))
+                first, *others = (part.look_up(operands[0]) for part in steps)
+                values.append(sum(others, start=first))
     return builder.finish([values[index] for index in circuit.outputs], circuit.output_names)
 
 
@@ -63,25 +71,43 @@ class _Steps:
     lsbs: int
     table: np.ndarray
 
+    @property
+    def width(self) -> int:
+        """Bits that the look-up reads."""
+        return width_of(0, len(self.table) - 1)
+
     def look_up(self, value: IntValue) -> IntValue:
         moved = value + self.offset if self.offset.any() else value
         rounded = moved.builder.add(ir.Round(self.lsbs, exact=True), moved)
         return rounded.lookup(self.table, 0, 1 << self.lsbs)
 
 
-def _steps_of(circuit: ir.Circuit, node: ir.Node) -> _Steps | None:
-    """How a look-up can read fewer bits; None if it cannot, or if that saves nothing."""
+def _steps_of(circuit: ir.Circuit, node: ir.Node) -> list[_Steps]:
+    """How a look-up can read fewer bits, as parts of a sum; empty if that saves nothing."""
     if not isinstance(node.primitive, ir.Lookup) or not node.encrypted:
-        return None
+        return []
     interval = circuit.nodes[node.inputs[0]].interval
     width = interval.lookup_width
     if width < LEAST_WIDTH or interval.step > 1:
-        return None
+        return []
     shared = _shared_axes(node.primitive.table, interval.lo.ndim)
     lo = interval.lo.min(axis=shared, keepdims=True)
     hi = interval.hi.max(axis=shared, keepdims=True)
     domain = interval.domain.reshape(-1, *(1,) * interval.lo.ndim)
     table = _read(node.primitive, np.clip(domain, lo, hi))
+    one = _even_part(table, domain, lo, hi)
+    if one is not None and one.width < width:
+        return [one]
+    parts = [_even_part(part, domain, lo, hi) for part in _two_parts(table)]
+    found = [part for part in parts if part is not None]
+    widest = max((part.width for part in found), default=width)
+    return found if len(found) == 2 and width - widest >= LEAST_SAVED_BY_TWO else []
+
+
+def _even_part(
+    table: np.ndarray, domain: np.ndarray, lo: np.ndarray, hi: np.ndarray
+) -> _Steps | None:
+    """A table that changes in even steps, read off a rounded value; None if it does not."""
     first, lsbs = _even_steps(table, domain, lo, hi)
     if not lsbs:
         return None
@@ -90,11 +116,26 @@ def _steps_of(circuit: ir.Circuit, node: ir.Node) -> _Steps | None:
     offset = half - first
     offset += -((lo + offset) >> lsbs) << lsbs
     count = int(((hi + offset + half) >> lsbs).max()) + 1
-    if width_of(0, count - 1) >= width:
-        return None
-    multiples = np.arange(count, dtype=np.int64).reshape(-1, *(1,) * interval.lo.ndim) << lsbs
-    entries = _read(node.primitive, np.clip(multiples - offset, lo, hi))
-    return _Steps(offset, lsbs, entries)
+    multiples = np.arange(count, dtype=np.int64).reshape(-1, *(1,) * lo.ndim) << lsbs
+    rows = np.clip(multiples - offset, lo, hi) - domain.reshape(-1)[0]
+    rows = np.broadcast_to(rows, (count, *np.broadcast_shapes(rows.shape[1:], table.shape[1:])))
+    wide = np.broadcast_to(table, (table.shape[0], *rows.shape[1:]))
+    return _Steps(offset, lsbs, np.take_along_axis(wide, rows, axis=0))
+
+
+def _two_parts(table: np.ndarray) -> list[np.ndarray]:
+    """Two tables with this sum, of which each has every second change; empty without changes."""
+    deltas = np.diff(table, axis=0)
+    changes = deltas != 0
+    if not changes.any():
+        return []
+    parity = np.cumsum(changes, axis=0) % 2 == 1
+    zero = np.zeros_like(table[:1])
+    odd, even = (
+        np.concatenate([zero, np.cumsum(np.where(chosen, deltas, 0), axis=0)])
+        for chosen in (parity, ~parity)
+    )
+    return [table[:1] + odd, even]
 
 
 def _shared_axes(table: np.ndarray, ndim: int) -> tuple[int, ...]:

@@ -162,3 +162,9 @@ def set_attribute(node: onnx.NodeProto, name: str, value: Any = None) -> None:
             break
     if value is not None:
         node.attribute.append(helper.make_attribute(name, value))
+
+
+def import_domain(model: onnx.ModelProto, domain: str) -> None:
+    """Name a domain among those that a model uses."""
+    if all(entry.domain != domain for entry in model.opset_import):
+        model.opset_import.append(helper.make_opsetid(domain, 1))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import onnx
 from onnx import numpy_helper
@@ -13,7 +13,7 @@ from cipherlearn.onnx import _edit
 from cipherlearn.onnx.graph import Array, node_attributes
 from cipherlearn.onnx.support import attribute_problem
 from cipherlearn.onnx.version import get_onnx_opset_version
-from cipherlearn.ops import qualified_name
+from cipherlearn.ops import qonnx, qualified_name
 
 RANDOM = frozenset(
     {
@@ -27,16 +27,19 @@ RANDOM = frozenset(
 )
 
 
-def fold_constants(model: onnx.ModelProto) -> bool:
+def fold_constants(model: onnx.ModelProto, kept: Collection[str] = ()) -> bool:
     """Turn nodes whose operands are all constants into initializers (in place).
 
     Any deterministic operator of the standard domain is evaluated, whether it is supported on
-    encrypted values or not: exporters compute shapes and masks with all of them.
+    encrypted values or not: exporters compute shapes and masks with all of them. Constants that are
+    quantized to a grid stay behind it.
 
     Parameters
     ----------
     model : ModelProto
         Model whose initializers are not inputs.
+    kept : collection of str, default=()
+        Operators that stay as well.
 
     Returns
     -------
@@ -45,19 +48,21 @@ def fold_constants(model: onnx.ModelProto) -> bool:
     """
     graph = model.graph
     constants = {tensor.name: tensor for tensor in graph.initializer}
-    kept = []
+    left = []
+    stay = qonnx.GRID_OPERATORS.union(kept)
     for node in graph.node:
-        values = _evaluate(model, node, constants)
+        name = qualified_name(node.domain, node.op_type)
+        values = None if name in stay else _evaluate(model, node, constants)
         if values is None:
-            kept.append(node)
+            left.append(node)
             continue
         for name, value in values.items():
             tensor = numpy_helper.from_array(value, name)
             constants[name] = tensor
             graph.initializer.append(tensor)
-    folded = len(kept) < len(graph.node)
+    folded = len(left) < len(graph.node)
     if folded:
-        _edit.keep_nodes(graph, kept)
+        _edit.keep_nodes(graph, left)
     return folded
 
 

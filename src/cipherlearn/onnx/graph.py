@@ -14,7 +14,7 @@ from onnx import helper, numpy_helper
 
 from cipherlearn.errors import ModelError, ModelFormatError, UnsupportedAttributeError
 from cipherlearn.onnx.version import get_onnx_opset_version
-from cipherlearn.ops import qualified_name
+from cipherlearn.ops import qonnx, qualified_name
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -399,8 +399,8 @@ def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _with_known_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Replace the scalers of classical machine learning, for which ONNX infers no shapes."""
-    if not any(node.op_type in _SCALERS for node in model.graph.node):
+    """Replace scalers and quantizers of other domains, for which ONNX infers no shapes."""
+    if not any(node.domain for node in model.graph.node):
         return model
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
@@ -409,4 +409,7 @@ def _with_known_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
             node.op_type, node.domain = "Cast", ""
             del node.attribute[:]
             node.attribute.append(helper.make_attribute("to", onnx.TensorProto.FLOAT))
+        elif qualified_name(node.domain, node.op_type) in qonnx.GRID_OPERATORS:
+            node.op_type, node.domain = "Identity", ""
+            del node.attribute[:], node.input[1:]
     return copy

@@ -7,6 +7,12 @@ import onnx
 from cipherlearn.onnx import _edit
 from cipherlearn.onnx._batch import free_batch
 from cipherlearn.onnx._branches import inline_branches
+from cipherlearn.onnx._declared import (
+    declare_grids,
+    hide_constants,
+    move_behind,
+    show_constants,
+)
 from cipherlearn.onnx._fold import fold_constants
 from cipherlearn.onnx._fuse import fuse_linear
 from cipherlearn.onnx._labels import plain_outputs
@@ -31,6 +37,9 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
 
     Factors, offsets and normalizations by constants of each channel are folded into the linear
     operators beside them (so MatMul and Add become Gemm), and Pad into the windows that read it.
+
+    Grids that the model declares, with whatever operators, are ``Quant`` nodes of QONNX afterwards;
+    constants stay behind theirs.
 
     Of a classifier's outputs, dictionaries of probabilities become arrays, and names of classes
     are left out.
@@ -60,8 +69,11 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
     result.ir_version = max(result.ir_version, _IR_VERSION)
     _edit.initializers_out_of_inputs(result.graph)
     plain_outputs(result)
+    declare_grids(result)
     clean(result)
+    hidden = hide_constants(result)
     result = free_batch(result, clean)
+    show_constants(result, hidden)
     while fold_padding(result) | fuse_linear(result):
         clean(result)
     return result
@@ -78,6 +90,7 @@ def clean(model: onnx.ModelProto) -> None:
     changed = True
     while changed:
         changed = fold_constants(model)
+        changed |= move_behind(model)
         changed |= fold_known_sizes(model)
         changed |= inline_branches(model)
         changed |= remove_identities(model)

@@ -76,7 +76,9 @@ class Op:
     encoding : bool
         Whether the client computes it before encryption, where it is a public function of an input.
     function : callable or None
-        The plain function of a user's own operator.
+        The plain function of an operator that ONNX does not describe.
+    is_own : bool
+        Whether a user added the operator.
     """
 
     name: str
@@ -89,6 +91,7 @@ class Op:
     client: bool = False
     encoding: bool = False
     function: Callable[..., Any] | None = None
+    is_own: bool = False
 
     def signature(self, opset: int = NEWEST_OPSET) -> Signature:
         """Inputs and attributes of the operator.
@@ -96,7 +99,7 @@ class Op:
         Parameters
         ----------
         opset : int, default NEWEST_OPSET
-            Operator set of the model (irrelevant for a user's own operator).
+            Operator set of the model (irrelevant for operators that ONNX does not describe).
 
         Returns
         -------
@@ -172,6 +175,33 @@ def register(
         _add(Op(name, kind, function, raw, check, integer, expand, client, encoding))
 
 
+def register_function(
+    name: str,
+    function: Callable[..., Any],
+    *,
+    raw_inputs: Iterable[int] = (),
+    check: Check | None = None,
+) -> None:
+    """Register an element-wise operator of another domain that comes with the package.
+
+    Parameters
+    ----------
+    name : str
+        Qualified name.
+    function : callable
+        Its NumPy meaning: see :func:`register_numpy`.
+    raw_inputs, check
+        As for :func:`register`.
+
+    Raises
+    ------
+    InvalidParameterError
+        When the operator is registered already.
+    """
+    numpy = _plain_function(_signature.of_function(name, function), function)
+    _add(Op(name, Kind.ELEMENTWISE, numpy, frozenset(raw_inputs), check, function=function))
+
+
 def _add(op: Op) -> None:
     with _LOCK:
         if op.name in _OPS:
@@ -239,11 +269,11 @@ def register_numpy(
     if not callable(function):
         raise InvalidTypeError(f"The meaning of {name!r} must be a function, not {function!r}.")
     existing = _known().get(name)
-    if existing is not None and existing.function is None:
+    if existing is not None and not existing.is_own:
         raise InvalidParameterError(f"{name!r} comes with the package and cannot be replaced.")
     signature = _signature.of_function(name, function)
-    numpy = _user_function(signature, function)
-    op = Op(name, kind, numpy, frozenset(raw_inputs), function=function)
+    numpy = _plain_function(signature, function)
+    op = Op(name, kind, numpy, frozenset(raw_inputs), function=function, is_own=True)
     with _LOCK:
         _OPS[name] = op
     return op
@@ -263,16 +293,16 @@ def unregister(name: str) -> None:
         When there is no such operator of your own.
     """
     with _LOCK:
-        if name not in _OPS or _OPS[name].function is None:
+        if name not in _OPS or not _OPS[name].is_own:
             raise InvalidParameterError(f"{name!r} is not an operator of your own.")
         del _OPS[name]
 
 
-def _user_function(signature: Signature, function: Callable[..., Any]) -> NumpyFunction:
-    """Wrap a user's function into the shape that all operators have."""
+def _plain_function(signature: Signature, function: Callable[..., Any]) -> NumpyFunction:
+    """Wrap a plain function into the shape that all operators have."""
 
     def numpy(*inputs: Any, opset: int = NEWEST_OPSET, **attributes: Any) -> tuple[Array, ...]:
-        del opset  # A user's own operator has one meaning only.
+        del opset  # An operator that ONNX does not describe has one meaning only.
         values = _reference.convert_attributes(signature, attributes)
         with np.errstate(all="ignore"):
             result = function(*prepare(signature, inputs), **values)

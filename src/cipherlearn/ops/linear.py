@@ -18,7 +18,10 @@ from cipherlearn.ops._weights import Attributes, WeightLayout
 def _transposed(operand: Affine) -> Affine:
     # One scale a row becomes one a column.
     return replace(
-        operand, integers=np.transpose(operand.integers), scale=np.transpose(operand.scale)
+        operand,
+        integers=np.transpose(operand.integers),
+        scale=np.transpose(operand.scale),
+        zero_point=np.transpose(operand.zero_point),
     )
 
 

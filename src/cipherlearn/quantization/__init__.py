@@ -28,8 +28,9 @@ from cipherlearn.quantization.n_bits import (
 from cipherlearn.quantization.post_training import (
     ONNXConverter,
     PostTrainingAffineQuantization,
-    PostTrainingQATImporter,
 )
+from cipherlearn.quantization.power_of_two import PowerOfTwoScalingRoundPBSAdapter
+from cipherlearn.quantization.qat import PostTrainingQATImporter
 from cipherlearn.quantization.quantized_array import QuantizedArray
 from cipherlearn.quantization.quantized_module import QuantizedModule
 from cipherlearn.quantization.quantizers import (
@@ -52,6 +53,7 @@ __all__ = [
     "PostTrainingAffineQuantization",
     "PostTrainingLookupQuantization",
     "PostTrainingQATImporter",
+    "PowerOfTwoScalingRoundPBSAdapter",
     "QuantizationOptions",
     "QuantizedArray",
     "QuantizedMixingOp",

@@ -17,6 +17,12 @@ from scipy.stats import gennorm
 from cipherlearn.circuit import Interval, IntValue
 from cipherlearn.ops._integer import Affine
 from cipherlearn.quantization.n_bits import Rounding
+from cipherlearn.quantization.quantized_array import QuantizedArray
+from cipherlearn.quantization.quantizers import (
+    MinMaxQuantizationStats,
+    QuantizationOptions,
+    UniformQuantizationParameters,
+)
 
 #: Share of accumulators that is expected outside of an observed range, on each side.
 OUTSIDE = 5e-6
@@ -262,6 +268,37 @@ def _proved_per_channel(proved: Interval, observed: Observed) -> tuple[np.ndarra
     axes = tuple(axis for axis, extent in enumerate(keep) if extent == 1)
     lo = proved.lo.min(axis=axes, keepdims=True)
     return lo, proved.hi.max(axis=axes, keepdims=True)
+
+
+def plain_sum(
+    accumulator: Affine,
+    limits: tuple[int, int] | None,
+    stats: MinMaxQuantizationStats | None,
+    is_grid: bool,
+) -> QuantizedArray | None:
+    """A sum as integers of one scale and zero-point; None if it does not have these.
+
+    Parameters
+    ----------
+    accumulator : Affine
+    limits : tuple of int or None
+        Its proved range, where that is known.
+    stats : MinMaxQuantizationStats or None
+        Its observed range, in reals.
+    is_grid : bool
+        Whether these integers are never to be quantized.
+    """
+    scale, zero = squeezed(accumulator.scale), single(accumulator.zero_point)
+    if np.size(scale) != 1 or zero is None or not limits:
+        return None
+    low, high = limits
+    options = QuantizationOptions((high - low).bit_length(), is_qat=is_grid)
+    options.is_precomputed_qat = is_grid
+    params = UniformQuantizationParameters(scale, zero, -low)
+    integers = accumulator.integers
+    return QuantizedArray(
+        options.n_bits, integers, False, options=options, stats=stats, params=params
+    )
 
 
 def single(zero_point: Any) -> int | None:

@@ -112,7 +112,7 @@ def report_clipped(
 
     Some values a little outside of the calibration data are usual. There is a warning where more
     than `MOST_FAR_OUTSIDE` of the values of an input lie more than `FAR_OUTSIDE` of its range
-    outside, or any of them by more than a whole range.
+    outside, or any of them by more than a whole range; but not where the model itself clips them.
 
     Parameters
     ----------
@@ -131,6 +131,8 @@ def report_clipped(
         beyond = clipped_by(array, quantizer)
         clipped = int(np.count_nonzero(beyond))
         count += clipped
+        if _is_declared(quantizer):
+            continue
         far = np.count_nonzero(beyond > FAR_OUTSIDE)
         if far > MOST_FAR_OUTSIDE * beyond.size or beyond.max(initial=0.0) > 1.0:
             low, high = (np.asarray(quantizer.dequant(end)) for end in quantizer.integer_limits)
@@ -147,6 +149,13 @@ def report_clipped(
             CalibrationWarning,
         )
     return count
+
+
+def _is_declared(quantizer: UniformQuantizer) -> bool:
+    """Whether a grid comes from the model: its range is that of its integers, not that of data."""
+    ends = np.array([quantizer.dequant(end) for end in quantizer.integer_limits])
+    known = (quantizer.rmin, quantizer.rmax) == (float(ends.min()), float(ends.max()))
+    return quantizer.is_precomputed_qat and known
 
 
 def _whole(name: str, array: np.ndarray) -> np.ndarray:

@@ -175,10 +175,10 @@ class PostTrainingLookupQuantization(PostTrainingAffineQuantization):
         return None if axis is None else feature_quantizer(values, n_bits, axis)
 
     def operand_quantizer(
-        self, value: QuantizedArray, name: str, n_bits: int
+        self, value: QuantizedArray, name: str, n_bits: int, from_client: bool = False
     ) -> UniformQuantizer | None:
         """The client's integers as they are, if their features have grids of their own."""
-        del name, n_bits
+        del name, n_bits, from_client
         by_client = value.holds_integers and not value.quantizer.no_clipping
         return value.quantizer if by_client and np.size(value.quantizer.scale) > 1 else None
 

@@ -24,9 +24,9 @@ from cipherlearn.quantization.accumulators import (
     AccumulatorPlan,
     Observed,
     fits_sample,
+    plain_sum,
     plan_accumulator,
     same_steps,
-    single,
     squeezed,
 )
 from cipherlearn.quantization.base_quantized_op import QuantizedOp, numbers, observed_values
@@ -35,7 +35,6 @@ from cipherlearn.quantization.n_bits import Rounding, process_rounding_threshold
 from cipherlearn.quantization.quantized_array import Accumulator, QuantizedArray
 from cipherlearn.quantization.quantizers import (
     MinMaxQuantizationStats,
-    QuantizationOptions,
     UniformQuantizationParameters,
 )
 from cipherlearn.quantization.shared_grid import CommonGrid, CommonScale, SideBySide
@@ -91,6 +90,9 @@ class QuantizedMixingOp(QuantizedOp, is_utility=True):
     proves_range : bool
         Whether the accumulator keeps the range that no input can leave, whatever it costs. False
         unless set.
+    keeps_sums : bool
+        Whether an operand that is a sum of integers is read as it is, not quantized. False unless
+        set.
     keeps_grids : bool
         Whether operands that stand side by side keep grids of their own. False unless set.
     operand_bits_of : tuple of str
@@ -111,6 +113,7 @@ class QuantizedMixingOp(QuantizedOp, is_utility=True):
         self.proves_range = False
         self.fitted: FittedWeights | None = None
         self.keeps_grids = False
+        self.keeps_sums = False
         self.operand_bits_of: tuple[str, ...] = ()
         self.joint: CommonScale | CommonGrid | SideBySide | None = None
         self._prepared_stats: dict[int, MinMaxQuantizationStats] = {}
@@ -142,7 +145,9 @@ class QuantizedMixingOp(QuantizedOp, is_utility=True):
             accumulator.integers, accumulator.scale, accumulator.zero_point
         )
         if self.form is not None and self.form.sums:
-            result.plain = self._plain(accumulator)
+            result.plain = plain_sum(
+                accumulator, self.proved_range, self.output_quant_stats, self.keeps_sums
+            )
         return result
 
     def calibrate(self, *inputs: np.ndarray) -> np.ndarray:
@@ -316,7 +321,13 @@ class QuantizedMixingOp(QuantizedOp, is_utility=True):
         accumulator = self.integer_compute(affine, attrs)
         return accumulator if self.fitted is None else add_bias(accumulator, self.fitted.correction)
 
+    def exact(self, operand: QuantizedArray) -> QuantizedArray:
+        """An operand as integers that lie on a grid of their own, if it is read as these."""
+        plain = operand.plain if isinstance(operand, Accumulator) and self.keeps_sums else None
+        return operand if plain is None else plain
+
     def _quantized(self, operand: QuantizedArray, position: int) -> QuantizedArray:
+        operand = self.exact(operand)
         if self.joint is not None:
             return self.joint.quantize(operand, position)
         if self.form is None or position in self._operand_quantizers:
@@ -357,12 +368,11 @@ class QuantizedMixingOp(QuantizedOp, is_utility=True):
             return
         positions = range(len(q_inputs) + len(self.constant_inputs))
         encrypted = (i for i in positions if i not in self.constant_inputs)
-        operands = dict(zip(encrypted, q_inputs, strict=True))
+        operands = dict(zip(encrypted, map(self.exact, q_inputs), strict=True))
         if self.form.keeps_grid:
             self.joint = self._common_grid(operands)
         if self.form.common_scale:
-            constants, options = self._joined_constants(), self.input_quant_opts
-            self.joint = CommonScale.of(operands, constants, options, self.read_elsewhere)
+            self.joint = self._common_scale(operands)
         if self.form.prepare and self.integer_operands:
             raise UnsupportedAttributeError(
                 f"{self.op_instance_name} ({self.op_type()}) divides an encrypted integer by "
@@ -371,6 +381,12 @@ class QuantizedMixingOp(QuantizedOp, is_utility=True):
         for position, q_input in operands.items():
             if position in self.form.prepare:
                 self._prepared_stats[position] = self._prepared_range(q_input, position)
+
+    def _common_scale(self, operands: Mapping[int, QuantizedArray]) -> CommonScale:
+        constants, options = self._joined_constants(), self.input_quant_opts
+        if self.keeps_sums and all(o.quantizer.is_precomputed_qat for o in operands.values()):
+            return CommonScale.of_grids(operands, options)
+        return CommonScale.of(operands, constants, options, self.read_elsewhere)
 
     def _common_grid(self, operands: Mapping[int, QuantizedArray]) -> CommonGrid | SideBySide:
         constants = self._joined_constants()
@@ -428,23 +444,6 @@ class QuantizedMixingOp(QuantizedOp, is_utility=True):
         quantizer = operand.quantizer
         scale = quantizer.scale if constant or self.fitted is None else 1.0
         return Affine(operand.qvalues, scale, quantizer.zero_point, constant)
-
-    def _plain(self, accumulator: Affine) -> QuantizedArray | None:
-        """A sum as integers of one scale and zero-point, if it has these."""
-        scale, zero = squeezed(accumulator.scale), single(accumulator.zero_point)
-        if np.size(scale) != 1 or zero is None or not self.proved_range:
-            return None
-        low, high = self.proved_range
-        options = QuantizationOptions((high - low).bit_length())
-        params = UniformQuantizationParameters(scale, zero, -low)
-        return QuantizedArray(
-            options.n_bits,
-            accumulator.integers,
-            False,
-            options=options,
-            stats=self.output_quant_stats,
-            params=params,
-        )
 
     def _observed_integers(self, q_inputs: Sequence[QuantizedArray]) -> Affine | None:
         """The integers that the operator makes of calibration data; None if it is not one tensor.

@@ -7,17 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from cipherlearn.errors import InvalidParameterError, InvalidTypeError, UnquantizedTensorError
+from cipherlearn.errors import InvalidParameterError, InvalidTypeError
 from cipherlearn.onnx import Graph
 from cipherlearn.quantization.base_quantized_op import QuantizedOp
 from cipherlearn.quantization.calibration import check_calibration_data
 from cipherlearn.quantization.client_side import split_tail
-from cipherlearn.quantization.grid import (
-    channel_grids,
-    grid_quantizer,
-    observed_range,
-    on_grids,
-)
+from cipherlearn.quantization.grid import observed_range
 from cipherlearn.quantization.mixing import QuantizedMixingOp
 from cipherlearn.quantization.n_bits import (
     LayerBits,
@@ -61,6 +56,8 @@ class ONNXConverter:
     calibrates_on_quantized_data = True
     #: Whether `choose_weights` is given the results of the float model, on float inputs.
     needs_float_values = False
+    #: Whether sums of integers are read as they are, instead of being quantized.
+    keeps_sums = False
 
     def __init__(
         self, n_bits: int | Mapping[str, int], numpy_model: Any, rounding_threshold_bits: Any = None
@@ -218,11 +215,20 @@ class ONNXConverter:
         return self.quantize_constant(values, name)
 
     def operand_quantizer(
-        self, value: QuantizedArray, name: str, n_bits: int
+        self, value: QuantizedArray, name: str, n_bits: int, from_client: bool = False
     ) -> UniformQuantizer | None:
         """The quantizer of an operand of integer arithmetic; None derives it from the range."""
-        del value, name, n_bits
+        del value, name, n_bits, from_client
         return None
+
+    def check_joined(self, op: QuantizedMixingOp, operands: Mapping[str, QuantizedArray]) -> None:
+        """Look at operands that are added, compared or put side by side, by name."""
+
+    def keep_grid(self, op: QuantizedOp, operands: list[QuantizedArray]) -> None:
+        """Let a function give integers of its operand's grid, where these are all it gives."""
+
+    def take_grid(self, op: QuantizedOp) -> None:
+        """Let a quantizer of the model give the integers of its grid, if the subclass does."""
 
     def choose_weights(
         self, op: QuantizedMixingOp, operands: list[QuantizedArray], target: np.ndarray
@@ -263,92 +269,6 @@ class PostTrainingAffineQuantization(ONNXConverter):
         )
         stats = observed_range(values, is_complete=True)
         return QuantizedArray(options.n_bits, values, options=options, stats=stats)
-
-
-class PostTrainingQATImporter(ONNXConverter):
-    """Import of a model that was trained with quantization in the loop.
-
-    Weights and operands of the layers that compute on integers must lie on a uniform grid already;
-    its step is found in the weights, and for operands in the calibration data. Nothing is rounded a
-    second time.
-
-    Parameters
-    ----------
-    n_bits, numpy_model, rounding_threshold_bits
-        As for `ONNXConverter`; ``n_bits`` are the widths that the model was trained for.
-
-    Raises
-    ------
-    UnquantizedTensorError
-        From `quantize_module`: lists the tensors that reach an integer layer unquantized.
-    """
-
-    calibrates_on_quantized_data = False
-
-    def __init__(
-        self, n_bits: int | Mapping[str, int], numpy_model: Any, rounding_threshold_bits: Any = None
-    ) -> None:
-        super().__init__(n_bits, numpy_model, rounding_threshold_bits)
-        self._unquantized: list[str] = []
-
-    def quantize_module(
-        self, *calibration_data: np.ndarray, keep_onnx: bool = True
-    ) -> QuantizedModule:
-        """Import the model: see `ONNXConverter.quantize_module`."""
-        self._unquantized = []
-        module = super().quantize_module(*calibration_data, keep_onnx=keep_onnx)
-        if self._unquantized:
-            raise UnquantizedTensorError(
-                f"these tensors reach a layer that computes on integers without being quantized: "
-                f"{', '.join(self._unquantized)}. Quantize them in the model (on a uniform grid of "
-                "at most n_bits), or use post-training quantization (import_qat=False)"
-            )
-        return module
-
-    def quantize_input(self, values: np.ndarray) -> QuantizedArray:
-        """An input on its own grid, if it has one; the client quantizes any other to its range."""
-        known = grid_quantizer(values, self.n_bits_model_inputs)
-        if known is None:
-            return super().quantize_input(values)
-        return QuantizedArray(known.n_bits, values, options=known, stats=known, params=known)
-
-    def quantize_constant(self, values: Any, name: str) -> Any:
-        """The weights on their own grid."""
-        if isinstance(values, QuantizedArray) or values.dtype.kind in "iub":
-            return super().quantize_constant(values, name)
-        known = self._grid(values, name, self.n_bits_op_weights)
-        if known is None:
-            return QuantizedArray(self.n_bits_op_weights, values, is_signed=True)
-        return QuantizedArray(known.n_bits, values, options=known, stats=known, params=known)
-
-    def quantize_weights(self, op: QuantizedOp, position: int, values: Any, name: str) -> Any:
-        """The weights on their own grid, or on one for each channel of the result."""
-        form = op.form if isinstance(op, QuantizedMixingOp) else None
-        layout = None if form is None or position != 1 else form.layout
-        weights, n_bits = np.asarray(values), self.n_bits_op_weights
-        plain = weights.dtype.kind == "f" and grid_quantizer(weights, n_bits) is None
-        if layout is None or not plain or not layout.accepts(weights, op.attrs):
-            return self.quantize_constant(values, name)
-        matrix = layout.matrix(weights, op.attrs)
-        steps = channel_grids(matrix.reshape(-1, matrix.shape[-1]), n_bits)
-        if steps is None:
-            return self.quantize_constant(values, name)
-        known = on_grids(weights, n_bits, layout.along_weights(steps, weights.shape, op.attrs))
-        return QuantizedArray(n_bits, weights, options=known, stats=known, params=known)
-
-    def operand_quantizer(
-        self, value: QuantizedArray, name: str, n_bits: int
-    ) -> UniformQuantizer | None:
-        """The client's quantizer of an input; elsewhere the grid of the calibration data."""
-        if value.holds_integers and not value.quantizer.no_clipping:
-            return value.quantizer
-        return self._grid(np.asarray(value.values), name, n_bits)
-
-    def _grid(self, values: np.ndarray, name: str, n_bits: int) -> UniformQuantizer | None:
-        known = grid_quantizer(values, n_bits)
-        if known is None and name not in self._unquantized:
-            self._unquantized.append(name)
-        return known
 
 
 def _straddles_zero(values: np.ndarray) -> bool:

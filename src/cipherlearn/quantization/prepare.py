@@ -17,7 +17,9 @@ from cipherlearn.quantization.client_side import (
     split_tail,
     with_encodings,
 )
+from cipherlearn.quantization.declared import without_constant_nodes
 from cipherlearn.quantization.expand import expand
+from cipherlearn.quantization.quantized_array import QuantizedArray
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class Parts:
     bypassed : mapping of str to str
         Activations whose linear part goes around the look-up -> ``"hidden"``, or ``"outputs"``
         where it is an output of its own.
+    grids : mapping of str to QuantizedArray
+        Constants that the model declares the integers of.
     """
 
     head: Graph | None
@@ -57,6 +61,7 @@ class Parts:
     plain: Graph | None = None
     side_by_side: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     bypassed: Mapping[str, str] = field(default_factory=dict)
+    grids: Mapping[str, QuantizedArray] = field(default_factory=dict)
 
     def totals(self, outputs: Sequence[Any]) -> list[Any]:
         """What the client has after decryption: outputs of the body, added where there are sums.
@@ -87,6 +92,7 @@ def prepare(graph: Graph, data: list[np.ndarray]) -> Parts:
         If what is encrypted would be integers that the client cannot encode, or a node moves the
         rows of the batch away from the first axis.
     """
+    graph, grids = without_constant_nodes(graph)
     samples = dict(intermediate_values(graph, *(array[:1] for array in data)))
     # What ends or begins a model may be hidden in larger operators (a classifier).
     graph = expand(graph, samples, lambda node: "." in node.op and not ops.get(node.op).client)
@@ -108,4 +114,5 @@ def prepare(graph: Graph, data: list[np.ndarray]) -> Parts:
     if all(len(array) > 1 for array in data):
         check_batch_first(body, *(array[:2] for array in data))
     body = expand(body, samples)
-    return Parts(head, body, tail, [a.astype(np.float64) for a in data], samples, encodings)
+    reals = [array.astype(np.float64) for array in data]
+    return Parts(head, body, tail, reals, samples, encodings, grids=grids)

@@ -11,6 +11,7 @@ from typing import Any
 
 from cipherlearn import ops
 from cipherlearn.errors import InvalidParameterError, UnsupportedOperatorError
+from cipherlearn.quantization import declared
 from cipherlearn.quantization.base_quantized_op import (
     ONNX_OPS_TO_QUANTIZED_IMPL,
     QuantizedOp,
@@ -45,7 +46,7 @@ def quantized_class(op_type: str) -> type[QuantizedOp]:
     summary = f"Quantized {op_type}: see `{base.__name__}`."
     body = {"_impl_for_op_named": op_type, "__module__": __name__, "__doc__": summary}
     # A user may register a function of that name anew, of another kind: its class is not kept.
-    return type(name, (base,), body, is_utility=op.function is not None)
+    return type(name, (base,), body, is_utility=op.is_own)
 
 
 def class_name(op_type: str) -> str:
@@ -54,12 +55,13 @@ def class_name(op_type: str) -> str:
 
 
 def _make_standard_classes() -> dict[str, Any]:
-    made: dict[str, Any] = {}
+    made: dict[str, Any] = {written.__name__: written for written in declared.WRITTEN}
     for name in ops.names():
         op = ops.get(name)
         expanded = op.kind is ops.Kind.MIXING and op.integer is None
-        if op.kind is not ops.Kind.CONSTANT and op.function is None and not expanded:
-            found = made.setdefault(class_name(name), quantized_class(name))
+        if op.kind is not ops.Kind.CONSTANT and not op.is_own and not expanded:
+            kind = quantized_class(name)
+            found = made.setdefault(kind.__name__, kind)
             if found.op_type() != name:
                 raise InvalidParameterError(
                     f"the operators {found.op_type()} and {name} would both be "

@@ -25,6 +25,11 @@ from cipherlearn.quantization.quantizers import (
 #: look-ups of another operand.
 MOST_REFINEMENT = 4.0
 
+#: Into how many parts a step that training chose is divided at most, to be added to another one.
+MOST_PARTS = 16
+#: By how much of a step the sizes of steps may differ that count as equal: single precision.
+SAME_STEP = 1e-6
+
 
 @dataclass(frozen=True, eq=False)
 class CommonScale:
@@ -98,6 +103,43 @@ class CommonScale:
         chosen = max(near, default=coarsest)
         return cls(chosen, options, {p: parts[p] for p, scale in finer.items() if scale == chosen})
 
+    @classmethod
+    def of_grids(
+        cls, operands: Mapping[int, QuantizedArray], options: QuantizationOptions
+    ) -> CommonScale:
+        """Choose the scale of operands that all keep their grids.
+
+        It is a common part of their steps, or what comes nearest to one: see `inexactness`.
+
+        Parameters
+        ----------
+        operands : mapping of int to QuantizedArray
+            Each on a grid of one scale.
+        options : QuantizationOptions
+        """
+        scales = {p: float(np.max(o.quantizer.scale)) for p, o in operands.items()}
+        finest = min(scales.values())
+
+        def differences(parts: int) -> list[float]:
+            ratios = [scale * parts / finest for scale in scales.values()]
+            return [abs(ratio - round(ratio)) / ratio for ratio in ratios]
+
+        exact = (n for n in range(1, MOST_PARTS + 1) if max(differences(n)) <= SAME_STEP)
+        nearest = min(range(1, MOST_PARTS + 1), key=lambda n: max(differences(n)))
+        chosen = finest / next(exact, nearest)
+        return cls(chosen, options, {p: round(scale / chosen) for p, scale in scales.items()})
+
+    def inexactness(self, operands: Mapping[int, QuantizedArray]) -> float:
+        """By how much a sum may differ from that of the reals, in steps of its finest operand."""
+        scales = {p: float(np.max(o.quantizer.scale)) for p, o in operands.items()}
+        moved = 0.0
+        for position, operand in operands.items():
+            known = operand.quantizer
+            reach = max(abs(limit - known.zero_point) for limit in known.integer_limits)
+            difference = abs(scales[position] - self.kept[position] * self.scale)
+            moved += difference * reach if difference > SAME_STEP * scales[position] else 0.0
+        return moved / min(scales.values())
+
     def quantize(self, operand: QuantizedArray, position: int) -> QuantizedArray:
         """An encrypted operand: integers from 0 on, unless it keeps its own."""
         if position in self.kept:
@@ -156,7 +198,7 @@ class CommonGrid:
         same = all(
             _on_grid(operand)
             and operand.quantizer == known
-            and known.is_equal(options, ignore_sign_qat=True)
+            and (known.is_precomputed_qat or known.is_equal(options, ignore_sign_qat=True))
             for operand in operands
         )
         if same and all(_lies_on(known, constant) for constant in constants):

@@ -138,6 +138,7 @@ class Walk:
         if self.converter.calibrates_on_quantized_data and self.converter.needs_float_values:
             result = op.float_result(*(self._floats[name] for name in variable))
         operands = [self._quantized[name] for name in variable]
+        self.converter.keep_grid(op, operands)
         self._breakdown.compute(output, variable, op)
         if isinstance(op, QuantizedMixingOp):
             shapes = [self._shapes[name] for name in variable]
@@ -148,7 +149,8 @@ class Walk:
         self._floats[output] = result
         shape, constants = self._shapes[variable[0]], self.graph.constants
         self._provenance.record(node, op.can_fuse(), shape, constants)
-        if op.moves_elements() and self._from_client.issuperset(variable):
+        is_same = op.moves_elements() or self._quantized[output] is operands[0]
+        if is_same and self._from_client.issuperset(variable):
             self._from_client.add(output)
         self.layers[output] = (variable, op)
 
@@ -185,16 +187,29 @@ class Walk:
             op.follows_lookup = not by_client
             op.read_elsewhere = self._read_elsewhere(node)
             op.keeps_grids = node.name in self._side_by_side
+            op.keeps_sums = converter.keeps_sums
             op.operand_bits_of = readers
         if not op.can_fuse() and not op.moves_elements():
             self._quantize_constants(op, node)
-            for position, name in enumerate(node.inputs):
-                if name in self._quantized and _has_own_scale(op, position):
-                    found = converter.operand_quantizer(self._quantized[name], name, n_bits)
-                    op.set_operand_quantizer(position, found)
-                    if found is not None and isinstance(op, QuantizedMixingOp):
-                        op.operand_bits_of = ()
+            self._quantize_operands(op, node, n_bits, by_client)
+        converter.take_grid(op)
         return op
+
+    def _quantize_operands(self, op: QuantizedOp, node: Node, n_bits: int, by_client: bool) -> None:
+        joined: dict[str, QuantizedArray] = {}
+        for position, name in enumerate(node.inputs):
+            if name not in self._quantized:
+                continue
+            if not _has_own_scale(op, position):
+                joined[name] = self._quantized[name]
+                continue
+            value = self._quantized[name]
+            found = self.converter.operand_quantizer(value, name, n_bits, by_client)
+            op.set_operand_quantizer(position, found)
+            if found is not None and isinstance(op, QuantizedMixingOp):
+                op.operand_bits_of = ()
+        if joined and isinstance(op, QuantizedMixingOp):
+            self.converter.check_joined(op, joined)
 
     def _integer_operands(self, node: Node) -> dict[int, np.dtype[Any]]:
         declared = {

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cipherlearn.torch.compile import (
         build_quantized_module,
+        compile_brevitas_qat_model,
         compile_onnx_model,
         compile_torch_model,
     )
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "NumpyModule",
     "build_quantized_module",
+    "compile_brevitas_qat_model",
     "compile_onnx_model",
     "compile_torch_model",
     "distill",
@@ -25,6 +27,7 @@ __all__ = [
 _MODULES = {
     "NumpyModule": "cipherlearn.torch.numpy_module",
     "build_quantized_module": "cipherlearn.torch.compile",
+    "compile_brevitas_qat_model": "cipherlearn.torch.compile",
     "compile_onnx_model": "cipherlearn.torch.compile",
     "compile_torch_model": "cipherlearn.torch.compile",
     "distill": "cipherlearn.torch.distillation",

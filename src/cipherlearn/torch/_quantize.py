@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from cipherlearn.engines import CompileOptions
@@ -15,15 +15,13 @@ from cipherlearn.quantization.n_bits import (
     get_n_bits_dict,
     process_rounding_threshold_bits,
 )
-from cipherlearn.quantization.post_training import ONNXConverter, PostTrainingQATImporter
+from cipherlearn.quantization.post_training import ONNXConverter
+from cipherlearn.quantization.qat import PostTrainingQATImporter, asked_bits, widths_of
 from cipherlearn.quantization.quantized_module import QuantizedModule
 from cipherlearn.quantization.search import SearchResult, SearchSpace, check_goal, find_bits
 from cipherlearn.torch.numpy_module import NumpyModule
 
 AUTO = "auto"
-
-#: Widest grid that is looked for in a network that quantizes itself, where no bits are given.
-QAT_BITS = 8
 
 
 @dataclass(frozen=True)
@@ -39,12 +37,17 @@ class Request:
     n_bits: int | str | Mapping[str, int]
     rounding_threshold_bits: Any
     import_qat: bool
-    labels: Any
-    max_drop: float
-    max_seconds: float | None
-    bounds: str
-    distill: bool
-    bypass: str
+    labels: Any = None
+    max_drop: float = 0.01
+    max_seconds: float | None = None
+    bounds: str = "observed"
+    distill: bool = False
+    bypass: str = "hidden"
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Request:
+        """The request in the parameters of a compile function, by name."""
+        return cls(**{f.name: given[f.name] for f in fields(cls) if f.name in given})
 
     def __post_init__(self) -> None:
         rounding = self.rounding
@@ -52,7 +55,9 @@ class Request:
             raise InvalidParameterError(
                 f"n_bits is a number of bits, a dictionary or 'auto', not {self.n_bits!r}"
             )
-        if self._bits is not None:
+        if self.import_qat:
+            widths_of(self._asked)
+        elif self._bits is not None:
             get_n_bits_dict(self._bits)
         if self.bounds not in BOUNDS:
             raise InvalidParameterError(
@@ -63,7 +68,6 @@ class Request:
                 f"bypass must be one of {list(BYPASS)}, not {self.bypass!r}"
             )
         anew = {
-            "bounds='proved'": self.bounds != "observed",
             "bypass='outputs'": self.bypass == "outputs",
             "distill=True": self.distill,
         }
@@ -103,9 +107,13 @@ class Request:
     @property
     def _bits(self) -> int | Mapping[str, int] | None:
         """Bits as they are asked for; None where they are to be chosen."""
-        if not isinstance(self.n_bits, str):
-            return self.n_bits
-        return QAT_BITS if self.import_qat else None
+        if self.import_qat:
+            return widths_of(self._asked)
+        return self._asked
+
+    @property
+    def _asked(self) -> int | Mapping[str, int] | None:
+        return None if isinstance(self.n_bits, str) else self.n_bits
 
     @property
     def _is_rounded(self) -> bool:
@@ -150,7 +158,7 @@ class Request:
         if bits is None or self._is_search(rounding):
             kept = None if rounding is None or rounding.n_bits == AUTO else rounding.n_bits
             space = SearchSpace.of(bits, int(kept) if kept else None, self._exact)
-            return find_bits(
+            converter, result = find_bits(
                 model,
                 data,
                 self.labels,
@@ -162,6 +170,9 @@ class Request:
                 options,
                 bypass=self.bypass,
             )
+            if isinstance(converter, PostTrainingQATImporter):
+                converter.asked = asked_bits(self._asked)
+            return converter, result
         if self.import_qat:
-            return PostTrainingQATImporter(bits, model, rounding), None
+            return PostTrainingQATImporter(self._asked, model, rounding, self.bounds), None
         return PostTrainingLookupQuantization(bits, model, rounding, self.bounds, self.bypass), None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,16 +18,14 @@ from cipherlearn.onnx import load_model
 from cipherlearn.quantization.calibration import as_array
 from cipherlearn.quantization.circuit_model import check_encryption_status
 from cipherlearn.quantization.quantized_module import QuantizedModule
-from cipherlearn.torch._quantize import Request
+from cipherlearn.torch._quantize import AUTO, Request
+from cipherlearn.torch._quantizers import brevitas_layers, require_brevitas
 from cipherlearn.torch.numpy_module import NumpyModule
 
 if TYPE_CHECKING:
     import torch
 
     from cipherlearn.onnx import ModelSource
-
-#: Layers of Brevitas that mark a network as quantization-aware.
-_BREVITAS_LAYERS = {"QuantConv1d", "QuantConv2d", "QuantIdentity", "QuantLinear", "QuantReLU"}
 
 
 def compile_torch_model(
@@ -62,6 +61,7 @@ def compile_torch_model(
         Calibration data: a few hundred rows like those that the model will see.
     import_qat : bool, default=False
         The network quantizes its own weights and activations on uniform grids: take them over.
+        See `cipherlearn.quantization.PostTrainingQATImporter`.
     configuration, artifacts : object, optional
         The engine's own configuration and artifacts collector.
     show_mlir : bool, default=False
@@ -70,7 +70,8 @@ def compile_torch_model(
         Width of weights and activations: see `cipherlearn.quantization.get_n_bits_dict`.
         ``"auto"`` finds the cheapest bits of every layer that are accurate enough
         (`cipherlearn.quantization.search_bits`); the engine is asked for the price of every
-        candidate, which takes a minute or so, and more for deep networks.
+        candidate, which takes a minute or so, and more for deep networks. With ``import_qat`` it
+        takes the bits that the network declares, and others are an error.
     rounding_threshold_bits : None, "auto", int or dict, default=None
         Bits of the accumulators that look-ups read, 2 to 8; or ``{"n_bits": ..., "method": ...}``
         with ``"auto"`` or bits, and ``"exact"`` or ``"approximate"``. ``"auto"`` chooses them layer
@@ -120,31 +121,9 @@ def compile_torch_model(
     CompilationError
         If the engine refuses the circuit; the message names the layer.
     """
-    del reduce_sum_copy
+    given = locals()
     _check_torch_module(torch_model)
-    return _quantize_and_compile(
-        torch_model,
-        torch_inputset,
-        configuration=configuration,
-        artifacts=artifacts,
-        show_mlir=show_mlir,
-        p_error=p_error,
-        global_p_error=global_p_error,
-        verbose=verbose,
-        inputs_encryption_status=inputs_encryption_status,
-        device=device,
-        request=Request(
-            n_bits,
-            rounding_threshold_bits,
-            import_qat,
-            labels,
-            max_drop,
-            max_seconds,
-            bounds,
-            distill,
-            bypass,
-        ),
-    )
+    return _compile(torch_model, given)
 
 
 def compile_onnx_model(
@@ -185,30 +164,75 @@ def compile_onnx_model(
     -------
     QuantizedModule
     """
-    del reduce_sum_copy
-    return _quantize_and_compile(
-        load_model(onnx_model),
-        torch_inputset,
-        configuration=configuration,
-        artifacts=artifacts,
-        show_mlir=show_mlir,
-        p_error=p_error,
-        global_p_error=global_p_error,
-        verbose=verbose,
-        inputs_encryption_status=inputs_encryption_status,
-        device=device,
-        request=Request(
-            n_bits,
-            rounding_threshold_bits,
-            import_qat,
-            labels,
-            max_drop,
-            max_seconds,
-            bounds,
-            distill,
-            bypass,
-        ),
-    )
+    given = locals()
+    return _compile(load_model(onnx_model), given)
+
+
+def compile_brevitas_qat_model(
+    torch_model: torch.nn.Module,
+    torch_inputset: Any,
+    n_bits: int | Mapping[str, int] | None = None,
+    configuration: Any = None,
+    artifacts: Any = None,
+    show_mlir: bool = False,
+    rounding_threshold_bits: Any = None,
+    p_error: float | None = None,
+    global_p_error: float | None = None,
+    output_onnx_file: str | os.PathLike[str] | None = None,
+    verbose: bool = False,
+    inputs_encryption_status: Sequence[str] | None = None,
+    reduce_sum_copy: bool = False,
+    device: str = "cpu",
+    *,
+    bounds: str = "observed",
+) -> QuantizedModule:
+    """Compile a network of Brevitas with the integers that it was trained with. No key is made.
+
+    Parameters
+    ----------
+    torch_model : torch.nn.Module
+        Trained network that begins with a quantizer (``QuantIdentity``), and whose products, pools
+        and sums read what quantizers give. Real functions of single values may stand anywhere.
+    torch_inputset : tensor, ndarray, or tuple of them (one an input), first axis = rows
+        Tells the ranges of accumulators, and nothing else: scales are those of the network.
+    n_bits : int or dict, optional
+        Checked against the network's bits; a dictionary has the keys ``model_inputs`` and
+        ``model_outputs`` (width of outputs that are real functions). Default: the network's.
+    output_onnx_file : str or path, optional
+        Where to write the exported model, with ``Quant`` nodes of QONNX.
+    bounds : {"observed", "proved"}, default="observed"
+        Whether accumulators get the range that the rows of ``torch_inputset`` lead to expect, or
+        one that no input can leave: then every result is that of the network, at a higher price.
+    configuration, artifacts, show_mlir, rounding_threshold_bits, p_error, global_p_error, verbose,\
+    inputs_encryption_status, reduce_sum_copy, device
+        As for `compile_torch_model`.
+
+    Returns
+    -------
+    QuantizedModule
+
+    Raises
+    ------
+    MissingDependencyError
+        If Brevitas is not installed.
+    InvalidTypeError
+        If the network holds no layers of Brevitas.
+    ModelError
+        If it holds layers or scales that are not supported; all of them are listed.
+    UnquantizedTensorError
+        If tensors reach a layer that computes on integers without being quantized.
+    InvalidParameterError
+        If ``n_bits`` and the network disagree, or another option is out of what is accepted.
+    """
+    given = {**locals(), "n_bits": AUTO if n_bits is None else n_bits, "import_qat": True}
+    require_brevitas()
+    _check_module(torch_model, "compile_brevitas_qat_model")
+    if not has_any_qnn_layers(torch_model):
+        raise InvalidTypeError(
+            "the network holds no layers of Brevitas: compile_torch_model quantizes it after "
+            "training, or takes over what other tools quantized (import_qat=True)"
+        )
+    return _compile(torch_model, given)
 
 
 def build_quantized_module(
@@ -243,56 +267,57 @@ def build_quantized_module(
     -------
     QuantizedModule
     """
+    request = Request.of(locals())
     del reduce_sum_copy
-    options = CompileOptions.of(device=device)
-    request = Request(
-        n_bits,
-        rounding_threshold_bits,
-        import_qat,
-        labels,
-        max_drop,
-        max_seconds,
-        bounds,
-        distill,
-        bypass,
+    return _quantize(
+        model, torch_inputset, request, CompileOptions.of(device=device), keep_onnx=keep_onnx
     )
-    return _quantize(model, torch_inputset, request, options, keep_onnx)
 
 
-def _quantize_and_compile(
-    model: Any,
-    inputset: Any,
-    *,
-    request: Request,
-    p_error: float | None,
-    global_p_error: float | None,
-    inputs_encryption_status: Sequence[str] | None,
-    device: str,
-    **options: Any,
-) -> QuantizedModule:
-    """What the compile functions share. Options are checked before the model is exported."""
-    errors = CompileOptions.of(p_error, global_p_error, device=device)
-    if inputs_encryption_status is not None:
-        check_encryption_status(inputs_encryption_status)
-    module = _quantize(model, inputset, request, errors, True)
-    module.compile(
-        to_numpy_inputs(inputset),
-        p_error=p_error,
-        global_p_error=global_p_error,
-        inputs_encryption_status=inputs_encryption_status,
-        device=device,
-        **options,
-    )
+#: Parameters of the compile functions that go to `QuantizedModule.compile` as they are.
+_ENGINE_PARAMETERS = (
+    "configuration",
+    "artifacts",
+    "show_mlir",
+    "p_error",
+    "global_p_error",
+    "verbose",
+    "inputs_encryption_status",
+    "device",
+)
+
+
+def _compile(model: Any, given: Mapping[str, Any]) -> QuantizedModule:
+    """What the compile functions share. Options are checked before the model is exported.
+
+    Parameters
+    ----------
+    model : torch.nn.Module or onnx.ModelProto
+    given : mapping
+        The parameters of the compile function, by name.
+    """
+    request = Request.of(given)
+    errors = CompileOptions.of(given["p_error"], given["global_p_error"], device=given["device"])
+    if given["inputs_encryption_status"] is not None:
+        check_encryption_status(given["inputs_encryption_status"])
+    inputset = given["torch_inputset"]
+    module = _quantize(model, inputset, request, errors, given.get("output_onnx_file"))
+    module.compile(to_numpy_inputs(inputset), **{name: given[name] for name in _ENGINE_PARAMETERS})
     return module
 
 
 def _quantize(
-    model: Any, inputset: Any, request: Request, options: CompileOptions, keep_onnx: bool
+    model: Any,
+    inputset: Any,
+    request: Request,
+    options: CompileOptions,
+    onnx_file: str | os.PathLike[str] | None = None,
+    keep_onnx: bool = True,
 ) -> QuantizedModule:
     arrays = to_numpy_inputs(inputset)
     # Two rows, so that the exporter does not take a batch of one for a fixed size.
-    numpy_model = NumpyModule(model, dummy_input=tuple(array[:2] for array in arrays))
-    return request.quantize(numpy_model, arrays, options, keep_onnx)
+    examples = tuple(array[:2] for array in arrays)
+    return request.quantize(NumpyModule(model, examples, onnx_file), arrays, options, keep_onnx)
 
 
 def to_numpy_inputs(inputset: Any) -> tuple[np.ndarray, ...]:
@@ -310,11 +335,7 @@ def convert_torch_tensor_or_numpy_array_to_numpy_array(value: Any) -> np.ndarray
 
 def has_any_qnn_layers(module: torch.nn.Module) -> bool:
     """Whether a module holds layers of Brevitas, which quantize in training."""
-    return bool(_brevitas_layers(module))
-
-
-def _brevitas_layers(module: torch.nn.Module) -> list[str]:
-    return sorted({type(layer).__name__ for layer in module.modules()} & _BREVITAS_LAYERS)
+    return bool(brevitas_layers(module))
 
 
 def _to_array(value: Any) -> np.ndarray:
@@ -332,16 +353,20 @@ def _to_array(value: Any) -> np.ndarray:
 
 
 def _check_torch_module(model: Any) -> None:
+    _check_module(model, "compile_torch_model")
+    brevitas = brevitas_layers(model)
+    if brevitas:
+        raise InvalidTypeError(
+            f"the network holds layers of Brevitas ({', '.join(brevitas)}), which post-training "
+            "quantization would quantize a second time: use compile_brevitas_qat_model"
+        )
+
+
+def _check_module(model: Any, function: str) -> None:
     import torch
 
     if not isinstance(model, torch.nn.Module):
         raise InvalidTypeError(
-            f"compile_torch_model takes a torch.nn.Module, not {type(model).__name__}; "
+            f"{function} takes a torch.nn.Module, not {type(model).__name__}; "
             "compile_onnx_model takes ONNX models"
-        )
-    brevitas = _brevitas_layers(model)
-    if brevitas:
-        raise InvalidTypeError(
-            f"the network holds Brevitas layers ({', '.join(brevitas)}), which post-training "
-            "quantization would quantize a second time; they are not supported here"
         )

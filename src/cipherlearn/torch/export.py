@@ -23,6 +23,13 @@ from cipherlearn.errors import (
     InvalidTypeError,
     ModelError,
 )
+from cipherlearn.torch._quantizers import (
+    check_brevitas,
+    check_fake_quantizers,
+    exportable,
+    name_quantizers,
+)
+from cipherlearn.torch._translations import translations
 
 if TYPE_CHECKING:
     import torch
@@ -42,9 +49,10 @@ def to_onnx(
 ) -> onnx.ModelProto:
     """Export a PyTorch module to ONNX.
 
-    The current exporter is tried first, then the older one based on TorchScript; each with an open
-    batch size, then with that of the examples. The module is traced in evaluation mode and left in
-    the mode that it was in.
+    Quantizers of Brevitas, and torch's own fake quantization, are exported as ``Quant`` nodes of
+    QONNX. The current exporter is tried first, then the older one based on TorchScript; each with
+    an open batch size, then with that of the examples. The module is traced in evaluation mode and
+    left in the mode that it was in.
 
     Parameters
     ----------
@@ -74,10 +82,13 @@ def to_onnx(
 
     if not isinstance(module, torch.nn.Module):
         raise InvalidTypeError(f"Expected a torch.nn.Module, not {type(module).__name__}.")
+    check_brevitas(module)
+    check_fake_quantizers(module)
     examples = _to_tensors(module, dummy_inputs)
     names = _input_names(module, len(examples))
     _check_forward(module, examples, names)
     model = _with_own_outputs(_export(module, examples, names))
+    name_quantizers(model)
     _check_inputs(model, names)
     if output_onnx_file is not None:
         onnx.save_model(model, Path(output_onnx_file))
@@ -180,11 +191,17 @@ def _export(
     )
 
 
-def _attempt(exporter: Exporter, module: torch.nn.Module, *arguments: Any) -> onnx.ModelProto | str:
+def _attempt(
+    exporter: Exporter,
+    module: torch.nn.Module,
+    examples: tuple[torch.Tensor, ...],
+    *arguments: Any,
+) -> onnx.ModelProto | str:
     """Return the exported model, or why there is none."""
     try:
-        with _quiet(), _evaluation_mode(module):
-            model = exporter(module, *arguments)
+        traced = exporter is _export_torchscript
+        with _quiet(), _evaluation_mode(module), exportable(module, examples, traced):
+            model = exporter(module, examples, *arguments)
             # Some exporters write graphs that contradict themselves: then the next one is tried.
             if model.ByteSize() < onnx.checker.MAXIMUM_PROTOBUF:
                 onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
@@ -210,9 +227,12 @@ def _export_dynamo(
     if open_batch:
         batch = torch.export.Dim(_BATCH)
         options["dynamic_shapes"] = tuple({0: batch} for _ in examples)
-    if "fallback" in inspect.signature(torch.onnx.export).parameters:
+    known = inspect.signature(torch.onnx.export).parameters
+    if "fallback" in known:
         # Some versions fall back by themselves, and then hide why.
         options["fallback"] = False
+    if "custom_translation_table" in known:
+        options["custom_translation_table"] = translations()
     program = torch.onnx.export(module, examples, **options)
     if program is None:
         raise ModelError("it returned nothing")
@@ -242,7 +262,9 @@ def _export_torchscript(
 def _refuse_fixed_decisions(caught: list[warnings.WarningMessage]) -> None:
     """Refuse a trace in which Python code looked at values: they may differ for other inputs."""
     for warning in caught:
-        if warning.category.__name__ == "TracerWarning":
+        # Brevitas looks at its own constants.
+        own = "brevitas" in Path(warning.filename).parts
+        if warning.category.__name__ == "TracerWarning" and not own:
             where = f"{Path(warning.filename).name}, line {warning.lineno}"
             raise ModelError(
                 f"`forward` looks at values of a tensor in Python ({where}); the exported model"

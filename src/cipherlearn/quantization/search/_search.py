@@ -24,7 +24,8 @@ from cipherlearn.engines import CompileOptions
 from cipherlearn.engines.progress import bar
 from cipherlearn.errors import CalibrationWarning, CompilationError, InvalidParameterError, warn
 from cipherlearn.quantization.lookup_aware import PostTrainingLookupQuantization
-from cipherlearn.quantization.post_training import ONNXConverter, PostTrainingQATImporter
+from cipherlearn.quantization.post_training import ONNXConverter
+from cipherlearn.quantization.qat import PostTrainingQATImporter
 from cipherlearn.quantization.quantized_module import QuantizedModule
 from cipherlearn.quantization.search.result import ROUNDING_ERROR, Point, SearchResult
 from cipherlearn.quantization.search.space import (
@@ -187,8 +188,10 @@ def _converter(
             numpy_model, common, layers, inputs, bounds, bypass
         )
     n_bits = {"model_inputs": inputs, "op_inputs": common.inputs, "op_weights": common.weights}
-    importer = PostTrainingQATImporter(n_bits, numpy_model, common.rounding)
+    importer = PostTrainingQATImporter(n_bits, numpy_model, common.rounding, bounds)
     importer.layers = layers
+    # A model that declares its bits has these, whatever grids are looked for in others.
+    importer.asked = {}
     return importer
 
 
