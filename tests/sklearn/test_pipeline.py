@@ -557,7 +557,7 @@ def test_steps_that_know_categories_are_the_clients() -> None:
     ratings = np.random.default_rng(0).integers(1, 6, (150, 2)).astype(float)
     encoders = [
         preprocessing.TargetEncoder(),
-        preprocessing.OneHotEncoder(min_frequency=2),
+        preprocessing.OneHotEncoder(min_frequency=2, sparse_output=False),
     ]
     for encoder in encoders:
         for last in (logistic(), ours.DecisionTreeClassifier(max_depth=3)):
