@@ -42,7 +42,7 @@ def codes_before(
     if len(codes) != rows.shape[1]:
         raise _not_by_itself()
     known = {f: code for f, code in enumerate(codes) if isinstance(code, OrdinalCode)}
-    _check_gaps(codes, transform)
+    _check_gaps(codes, transform, rows)
     dtype = np.result_type(np.float32, *(code.cuts.dtype for code in known.values()))
     most = max(1, *(len(code.cuts) for code in known.values())) if known else 1
     values = np.full((most, len(codes)), np.inf, dtype)
@@ -87,13 +87,15 @@ def _check_others_stay(transform: Transform, rows: np.ndarray) -> None:
             raise _not_by_itself()
 
 
-def _check_gaps(codes: Sequence[FeatureCode], transform: Transform) -> None:
-    """Raise `ModelError` if steps do something about missing values that a model knows about."""
-    if all(code.missing == "refused" for code in codes):
-        return
-    gaps = np.full((1, len(codes)), np.nan)
-    if transform(gaps).shape != gaps.shape or not np.isnan(transform(gaps)).all():
-        raise ModelError("the model knows missing values, which these steps fill in")
+def _check_gaps(codes: Sequence[FeatureCode], transform: Transform, rows: np.ndarray) -> None:
+    """Raise `ModelError` if steps do something about missing values."""
+    tried = rows[np.isnan(rows).any(axis=1)]
+    if any(code.missing != "refused" for code in codes):  # there may be some though none is here
+        tried = np.concatenate([tried, np.full((1, len(codes)), np.nan)])
+    if len(tried):
+        after = transform(tried)
+        if after.shape != tried.shape or (np.isnan(tried) & ~np.isnan(after)).any():
+            raise ModelError("these steps fill in missing values, and only the client sees them")
 
 
 def ends_before(values: np.ndarray, transform: Transform, rows: np.ndarray) -> np.ndarray:
