@@ -648,3 +648,14 @@ def test_wrong_pipelines() -> None:
 )
 def test_scikit_learn_checks(estimator: Any, check: Callable[[Any], None]) -> None:
     check(estimator)
+
+
+def test_agreement_is_told_once_of_what_is_taken() -> None:
+    projected = ("pca", decomposition.PCA(2))
+    union = floats.FeatureUnion([projected, ("o", preprocessing.PolynomialFeatures(2))])
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        model = make_pipeline(union, logistic(n_bits=1)).fit(X, NAMES)
+    agreements = [each for each in told if issubclass(each.category, AgreementWarning)]
+    assert len(agreements) == 1
+    assert model.agreement_ < 0.99

@@ -68,22 +68,18 @@ class PowerOfTwoScalingRoundPBSAdapter:
         self.num_ignored_valid_patterns = 0
         found: dict[str, PowerOfTwoPattern] = {}
         for output in self._module.quant_layers_dict:
-            pattern = self._pattern(output)
-            if pattern is None:
+            way = self._way_back(output)
+            if way is None:
                 continue
-            layer = next(
-                op
-                for _, op in self._module.quant_layers_dict.values()
-                if op.op_instance_name == pattern.path[0]
-            )
-            if isinstance(layer, QuantizedMixingOp) and layer.rounding is not None:
+            layer, pattern = way
+            if layer.rounding is not None:
                 self.num_ignored_valid_patterns += 1
             else:
-                found[pattern.path[0]] = pattern
+                found[layer.op_instance_name] = pattern
         return found
 
-    def _pattern(self, output: str) -> PowerOfTwoPattern | None:
-        """The way back from a quantizer to a layer."""
+    def _way_back(self, output: str) -> tuple[QuantizedMixingOp, PowerOfTwoPattern] | None:
+        """From a quantizer to a layer."""
         inputs, quantizer = self._module.quant_layers_dict[output]
         if not isinstance(quantizer, QuantizedToGrid) or quantizer.grid is None:
             return None
@@ -94,7 +90,7 @@ class PowerOfTwoScalingRoundPBSAdapter:
             path.append(op.op_instance_name)
             if op.op_type() in _LAYERS and isinstance(op, QuantizedMixingOp):
                 lsbs = _removed(op, quantizer.grid.scale)
-                return None if lsbs is None else PowerOfTwoPattern(tuple(path[::-1]), lsbs)
+                return None if lsbs is None else (op, PowerOfTwoPattern(tuple(path[::-1]), lsbs))
             if op.op_type() != "Relu":
                 return None
         return None

@@ -148,8 +148,8 @@ class Pipeline(floats.Pipeline):  # type: ignore[misc]
             rows = rows if passes(step) else step.transform(rows)
         name, final = trained[-1]
         division, encrypted = self._encrypted(final, self._divisions(trained[:-1], X), X)
-        if encrypted is final and isinstance(final, WrappingEstimator):
-            final.tell_agreement()
+        if isinstance(encrypted, WrappingEstimator):
+            encrypted.tell_agreement()
         self._client = [step for _, step in division.client]
         names = [each for each, _ in trained]
         self.steps = [*zip(names, [*own, final], strict=True)]
@@ -201,7 +201,9 @@ class Pipeline(floats.Pipeline):  # type: ignore[misc]
                 return division, final
             rows = client_rows([step for _, step in division.client], X)
             try:
-                found.append((division, _folded(final, steps, rows, division.hidden)))
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", AgreementWarning)  # told of what is taken
+                    found.append((division, _folded(final, steps, rows, division.hidden)))
             except InvalidParameterError as refusal:
                 refusals.append(refusal)
         if not found:
