@@ -22,7 +22,9 @@ def _family(name: str) -> list[str]:
 
 
 #: Estimators by family.
-LINEAR, NEIGHBORS, NETWORKS, TREES = map(_family, ("linear", "neighbors", "networks", "trees"))
+LINEAR, NEIGHBORS, NETWORKS, NEURAL_NETS, TREES = map(
+    _family, ("linear", "neighbors", "networks", "neural_net", "trees")
+)
 
 #: Data of some estimators.
 KINDS = {
@@ -67,6 +69,16 @@ QUICK_NETWORKS: dict[tuple[str, ...], Any] = {
     ("rounding_threshold_bits",): {"n_bits": 8, "method": "exact"},
     ("hidden_layer_sizes",): (8,),
     ("learning_rate_init",): 0.05,
+    ("random_state",): 0,
+}
+
+#: The same of networks that train quantized.
+QUICK_NEURAL_NETS: dict[tuple[str, ...], Any] = {
+    ("module__exact_rounding",): True,
+    ("module__n_w_bits",): 5,
+    ("module__n_a_bits",): 5,
+    ("lr",): 0.03,
+    ("max_epochs",): 60,
     ("random_state",): 0,
 }
 SINGLE: dict[str, dict[str, Any]] = {
@@ -119,6 +131,7 @@ def made(name: str) -> Any:
         (LINEAR, QUICK_LINEAR),
         (NEIGHBORS, QUICK_NEIGHBORS),
         (NETWORKS, QUICK_NETWORKS),
+        (NEURAL_NETS, QUICK_NEURAL_NETS),
     )
     settings = next((settings for names, settings in families if name in names), {})
     found = {next((n for n in names if n in known), ""): v for names, v in settings.items()}

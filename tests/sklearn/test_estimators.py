@@ -33,7 +33,16 @@ from cipherlearn.errors import (
 from cipherlearn.onnx import run_with_onnxruntime
 from cipherlearn.sklearn._catalog import estimator_names
 from cipherlearn.sklearn.trees.ensemble import TreeEnsemble
-from tests.sklearn.quick import LINEAR, TOLD, TREES, data_for, numbers_for, outputs, quick
+from tests.sklearn.quick import (
+    LINEAR,
+    NEURAL_NETS,
+    TOLD,
+    TREES,
+    data_for,
+    numbers_for,
+    outputs,
+    quick,
+)
 
 pytestmark = TOLD
 
@@ -220,6 +229,8 @@ def test_only_the_last_step_can_be_imported(estimator: Any) -> None:
 def test_models_of_unknown_versions(
     estimator: Any, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if type(estimator).__name__ in NEURAL_NETS:
+        pytest.skip("what it reads is a module of ours, and not of a library")
     X, *_ = numbers_for(estimator)
     floats = float_model(estimator)
 

@@ -80,7 +80,7 @@ class EncryptedEstimator(BaseEstimator, ABC):  # type: ignore[misc]
         super().__init_subclass__(**options)
         if wraps is not None:
             cls.float_class = wraps
-            constructor = _constructor(_signature(wraps, cls.own_parameters))
+            constructor = storing_constructor(_signature(wraps, cls.own_parameters))
             type.__setattr__(cls, "__init__", constructor)
 
     @classmethod
@@ -365,7 +365,7 @@ def _signature(wrapped: type, own: Mapping[str, Any]) -> inspect.Signature:
     return inspect.Signature(sorted((itself, *theirs, *ours), key=lambda p: p.kind))
 
 
-def _constructor(signature: inspect.Signature) -> Callable[..., None]:
+def storing_constructor(signature: inspect.Signature) -> Callable[..., None]:
     """An ``__init__`` that stores its parameters, as scikit-learn asks for."""
 
     def store(self: Any, *args: Any, **kwargs: Any) -> None:

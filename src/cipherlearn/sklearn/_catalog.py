@@ -19,7 +19,13 @@ from cipherlearn.errors import InvalidTypeError, MissingDependencyError
 from cipherlearn.sklearn._reading import refuse_composed
 
 #: Packages beside this file whose files define estimators.
-FOLDERS = ("linear.models", "neighbors.models", "networks.models", "trees.libraries")
+FOLDERS = (
+    "linear.models",
+    "neighbors.models",
+    "networks.models",
+    "neural_net.models",
+    "trees.libraries",
+)
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     )
     from cipherlearn.torch.distillation import distill
     from cipherlearn.torch.numpy_module import NumpyModule
+    from cipherlearn.torch.sparse_network import SparseQuantNeuralNetwork
 
 __all__ = [
     "NumpyModule",
+    "SparseQuantNeuralNetwork",
     "build_quantized_module",
     "compile_brevitas_qat_model",
     "compile_onnx_model",
@@ -26,6 +28,7 @@ __all__ = [
 
 _MODULES = {
     "NumpyModule": "cipherlearn.torch.numpy_module",
+    "SparseQuantNeuralNetwork": "cipherlearn.torch.sparse_network",
     "build_quantized_module": "cipherlearn.torch.compile",
     "compile_brevitas_qat_model": "cipherlearn.torch.compile",
     "compile_onnx_model": "cipherlearn.torch.compile",

@@ -91,16 +91,33 @@ class DifferentiableCircuit:
 
     def _noisy_rounding(self, primitive: ir.Round, value: torch.Tensor) -> torch.Tensor:
         step = 1 << primitive.lsbs
-        steps = value / step
-        noise = torch.randn(value.shape, generator=self._generator, dtype=self.dtype)
-        decided = torch.floor(steps + self._sigma * noise + 0.5)
-        decided = torch.clamp(decided, torch.floor(steps), torch.ceil(steps))
-        return _straight_through(value, decided * step)
+        return rounded_with_noise(value / step, self._sigma, self._generator) * step
 
 
 def rounded(value: torch.Tensor) -> torch.Tensor:
     """The nearest integers; gradients pass as they are."""
     return _straight_through(value, torch.round(value))
+
+
+def rounded_with_noise(
+    value: torch.Tensor, sigma: float, generator: torch.Generator | None = None
+) -> torch.Tensor:
+    """One of the two nearest integers, as noisy values decide; gradients pass as they are.
+
+    Parameters
+    ----------
+    value : torch.Tensor
+    sigma : float
+        Deviation of the noise; 0 rounds to the nearest integer, halves upwards.
+    generator : torch.Generator, optional
+        Default: the current one of torch.
+    """
+    given, noise = value.detach(), torch.zeros((), dtype=value.dtype, device=value.device)
+    if sigma:
+        shape, kind, place = value.shape, value.dtype, value.device
+        noise = sigma * torch.randn(shape, generator=generator, dtype=kind, device=place)
+    decided = torch.floor(given + noise + 0.5)
+    return _straight_through(value, decided.clamp(torch.floor(given), torch.ceil(given)))
 
 
 def _straight_through(value: torch.Tensor, result: torch.Tensor) -> torch.Tensor:

@@ -68,6 +68,14 @@ def brevitas_layers(module: torch.nn.Module) -> list[str]:
     )
 
 
+def trains_on_integers(model: Any) -> bool:
+    """Whether a model is, or holds, a network that computes with integers in training."""
+    known = sys.modules.get("cipherlearn.torch._integer_layers")
+    if known is None or not hasattr(model, "modules"):
+        return False
+    return any(isinstance(part, known.IntegerLinear) for part in model.modules())
+
+
 def require_brevitas() -> None:
     """Raise `MissingDependencyError` if Brevitas is not installed."""
     try:

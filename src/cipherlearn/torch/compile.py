@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,13 +14,14 @@ from cipherlearn.errors import (
     InvalidParameterError,
     InvalidShapeError,
     InvalidTypeError,
+    ModelError,
 )
 from cipherlearn.onnx import load_model
 from cipherlearn.quantization.calibration import as_array
 from cipherlearn.quantization.circuit_model import check_encryption_status
 from cipherlearn.quantization.quantized_module import QuantizedModule
 from cipherlearn.torch._quantize import AUTO, Request
-from cipherlearn.torch._quantizers import brevitas_layers, require_brevitas
+from cipherlearn.torch._quantizers import brevitas_layers, require_brevitas, trains_on_integers
 from cipherlearn.torch.numpy_module import NumpyModule
 
 if TYPE_CHECKING:
@@ -61,7 +63,8 @@ def compile_torch_model(
         Calibration data: a few hundred rows like those that the model will see.
     import_qat : bool, default=False
         The network quantizes its own weights and activations on uniform grids: take them over.
-        See `cipherlearn.quantization.PostTrainingQATImporter`.
+        See `cipherlearn.quantization.PostTrainingQATImporter`. Also for a
+        `SparseQuantNeuralNetwork`.
     configuration, artifacts : object, optional
         The engine's own configuration and artifacts collector.
     show_mlir : bool, default=False
@@ -315,9 +318,46 @@ def _quantize(
     keep_onnx: bool = True,
 ) -> QuantizedModule:
     arrays = to_numpy_inputs(inputset)
+    if trains_on_integers(model):
+        return _quantize_trained(model, arrays, request)
     # Two rows, so that the exporter does not take a batch of one for a fixed size.
     examples = tuple(array[:2] for array in arrays)
     return request.quantize(NumpyModule(model, examples, onnx_file), arrays, options, keep_onnx)
+
+
+def _quantize_trained(
+    model: Any, arrays: tuple[np.ndarray, ...], request: Request
+) -> QuantizedModule:
+    """The integers of a `SparseQuantNeuralNetwork`, with room for what some rows lead to."""
+    import torch
+
+    from cipherlearn.torch.sparse_network import SparseQuantNeuralNetwork
+
+    if not isinstance(model, SparseQuantNeuralNetwork):
+        raise ModelError(
+            f"a {type(model).__name__} holds layers of a SparseQuantNeuralNetwork: compile that "
+            "network itself, and let the client compute what follows"
+        )
+    if not request.import_qat:
+        raise InvalidTypeError(
+            "a SparseQuantNeuralNetwork is trained on the integers that it is encrypted with, and "
+            "is not quantized a second time: give import_qat=True"
+        )
+    if request.n_bits != AUTO or request.rounding is not None:
+        raise InvalidParameterError(
+            "n_bits and rounding_threshold_bits of a SparseQuantNeuralNetwork are those that it "
+            "was trained with (n_w_bits, n_a_bits, n_lookup_bits): leave them out"
+        )
+    if request.bounds == "proved" and not model.precision.is_proved:
+        raise InvalidParameterError(
+            "bounds='proved': the network was trained with bounds='observed', and look-ups have no "
+            "room for more; train it with SparseQuantNeuralNetwork(..., bounds='proved')"
+        )
+    if len(arrays) != 1:
+        raise InvalidShapeError(f"{len(arrays)} arrays were given; the network takes one")
+    network = copy.deepcopy(model).cpu()
+    network.calibrate(torch.tensor(arrays[0]))
+    return network.quantized_module()
 
 
 def to_numpy_inputs(inputset: Any) -> tuple[np.ndarray, ...]:

@@ -9,9 +9,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from cipherlearn.circuit import count_lookups
-from cipherlearn.engines import Program
-from cipherlearn.engines.estimate import warn_of_cost
 from cipherlearn.engines.execution import FheMode
 from cipherlearn.errors import InvalidParameterError
 from cipherlearn.quantization.circuit_model import CircuitModel
@@ -23,8 +20,8 @@ from cipherlearn.quantization.n_bits import (
 )
 from cipherlearn.quantization.scoring import least_r2
 from cipherlearn.sklearn._agreement import Agreement
+from cipherlearn.sklearn._lookups import WithLookups
 from cipherlearn.sklearn._reading import check_reading
-from cipherlearn.sklearn._wrapping import WrappingEstimator
 from cipherlearn.sklearn.linear.affine import Affine
 from cipherlearn.sklearn.linear.maps import Plain
 from cipherlearn.sklearn.linear.module import Box, LinearBits, LinearModule
@@ -103,7 +100,7 @@ class NetworkBits:
         return LinearBits(*(max(FREE_BITS, known.get(k, 0)) for k in ("op_inputs", "op_weights")))
 
 
-class NetworkEstimator(WrappingEstimator):
+class NetworkEstimator(WithLookups):
     """A model that is a small network with table look-ups.
 
     Parameters
@@ -132,9 +129,8 @@ class NetworkEstimator(WrappingEstimator):
 
     takes_steps: ClassVar[bool] = True
 
-    #: What look-ups are for, and what makes them fewer.
-    _looked_up: ClassVar[str] = "the neurons"
-    _fewer_lookups: ClassVar[str] = "Smaller hidden layers (hidden_layer_sizes) need fewer"
+    _looked_up = "the neurons"
+    _fewer_lookups = "Smaller hidden layers (hidden_layer_sizes) need fewer"
 
     #: Parameters that the float model reads when it predicts, and that look-ups are made for.
     _built_for: ClassVar[tuple[str, ...]] = ()
@@ -215,17 +211,6 @@ class NetworkEstimator(WrappingEstimator):
         del rows, options
         return network
 
-    @property
-    def client_learns(self) -> str:
-        """What whoever encrypts rows learns of the training data."""
-        self.check_model_is_fitted()
-        return "; ".join(self._told())
-
-    def _told(self) -> list[str]:
-        """What the client learns, one by one."""
-        each = "" if self.answers_values else ", and the score itself instead of an answer alone"
-        return ["ranges of the features", f"scale and constant of each score{each}"]
-
     def _raw(self, X: Any, fhe: str | FheMode) -> np.ndarray:
         self.check_model_is_fitted()
         for name in self._built_for:
@@ -247,19 +232,6 @@ class NetworkEstimator(WrappingEstimator):
         None for the value of a single output, or the largest of several.
         """
         return scores if self.answers_values and scores.shape[1] > 1 else None
-
-    def compile(self, X: Any = None, **options: Any) -> Program:
-        """Compile the model: see `EncryptedEstimator.compile`.
-
-        Warns
-        -----
-        CostWarning
-            If there are so many look-ups that a prediction takes very long.
-        """
-        program = super().compile(X, **options)
-        lookups = count_lookups(self.module_.circuit).total
-        warn_of_cost(self._looked_up, lookups, program.complexity, self._fewer_lookups)
-        return program
 
 
 class KernelMachine(NetworkEstimator):

@@ -1,0 +1,1 @@
+"""Networks that are trained with quantization, by skorch, and called as scikit-learn's are."""

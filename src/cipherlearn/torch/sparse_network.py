@@ -1,0 +1,517 @@
+"""A network of a few linear layers that trains on the integers that it will be encrypted with."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from cipherlearn.circuit import Builder
+from cipherlearn.errors import (
+    InvalidParameterError,
+    InvalidShapeError,
+    InvalidTypeError,
+    NotCalibratedError,
+)
+from cipherlearn.onnx import Graph, Node, TensorInfo
+from cipherlearn.quantization.quantized_module import QuantizedModule
+from cipherlearn.quantization.quantizers import (
+    MinMaxQuantizationStats,
+    QuantizationOptions,
+    UniformQuantizationParameters,
+    UniformQuantizer,
+    check_bits,
+    quantizer_of_results,
+)
+from cipherlearn.torch._integer_layers import (
+    IntegerGrid,
+    IntegerLinear,
+    Levels,
+    LookupLinear,
+    Precision,
+)
+
+#: Most bits of weights and activations, of what look-ups read, and of sums.
+MOST_BITS, MOST_LOOKUP_BITS, MOST_ACCUMULATOR_BITS = 8, 8, 16
+
+#: What accumulators get a range from, and what inputs share one.
+BOUNDS, INPUT_RANGES = ("observed", "proved"), ("feature", "tensor")
+
+#: Names of the input and of the result.
+ROWS, SCORES = "rows", "scores"
+
+#: Of operators of ONNX that the client computes.
+_OPSET = 18
+
+
+class SparseQuantNeuralNetwork(nn.Module):
+    """Linear layers with a look-up for each hidden neuron, trained as they are encrypted.
+
+    Inputs, weights and activations are integers in training; sums are rounded to the bits that
+    look-ups read, with the noise that approximate rounding has; and sums fit ``n_accum_bits`` for
+    any input at all, because weights are limited (many become 0). Encrypted results are those of
+    the trained network, up to this noise.
+
+    Parameters
+    ----------
+    input_dim : int
+        Number of features.
+    n_layers : int
+        Number of linear layers; all but the last are followed by look-ups.
+    n_outputs : int
+    n_hidden_neurons_multiplier : float, default=4
+        Neurons of a hidden layer for each feature.
+    n_w_bits, n_a_bits : int, default=4
+        Bits of weights, 2 to 8, and of inputs and activations, 1 to 8.
+    n_accum_bits : int, default=16
+        Bits of sums as signed integers, at most 16: no input leads to more.
+    n_prune_neurons_percentage : float, default=0.0
+        Share of hidden neurons that are left out, from 0 to less than 1: see `pruned`.
+    activation_function : type, module or callable, default=torch.nn.ReLU
+        Element-wise; any costs one look-up a neuron.
+    quant_narrow : bool, default=False
+        Whether weights leave out their smallest integer, and are symmetric.
+    quant_signed : bool, default=True
+        Whether integers of inputs and activations count from ``-2 ** (n_a_bits - 1)``, or from 0.
+    power_of_two_scaling : bool, default=False
+        Whether scales of weights and activations are powers of two. Less accurate, and no cheaper
+        here: rounding takes whole bits off with any scale.
+    n_lookup_bits : int, optional
+        Bits of a sum that a look-up reads, 2 to 8: they decide the price. Default: one more than
+        activations have, at most 8.
+    n_output_bits : int, optional
+        Bits of the sums that are the result. No look-up rounds these, and wide ones ask for more of
+        the look-ups before them: 784-64-10 costs 9.1e9 with 12, 1.2e10 with 13. Default:
+        ``n_accum_bits``.
+    exact_rounding : bool, default=False
+        Whether rounding to these bits is exact, which costs a look-up for each bit taken off.
+    bounds : {"observed", "proved"}, default="observed"
+        Whether the bits that look-ups read are those of the range of sums that training led to
+        (sums beyond it are counted and warned of, and wrong), or of all ``n_accum_bits``, which no
+        input leaves, and which leaves fewer steps to what does occur.
+    input_ranges : {"feature", "tensor"}, default="feature"
+        Whether each feature is quantized over its own range, or all over one (pixels).
+
+    Attributes
+    ----------
+    hidden : torch.nn.ModuleList
+        Layers with look-ups.
+    last : torch.nn.Module
+        The layer that gives the scores.
+
+    Raises
+    ------
+    InvalidParameterError
+        If a parameter is out of its range.
+    """
+
+    input_low: torch.Tensor
+    input_high: torch.Tensor
+
+    def __init__(
+        self,
+        input_dim: int,
+        n_layers: int,
+        n_outputs: int,
+        n_hidden_neurons_multiplier: float = 4,
+        n_w_bits: int = 4,
+        n_a_bits: int = 4,
+        n_accum_bits: int = 16,
+        n_prune_neurons_percentage: float = 0.0,
+        activation_function: type[nn.Module] | nn.Module | Callable[..., Any] = nn.ReLU,
+        quant_narrow: bool = False,
+        quant_signed: bool = True,
+        power_of_two_scaling: bool = False,
+        n_lookup_bits: int | None = None,
+        n_output_bits: int | None = None,
+        exact_rounding: bool = False,
+        bounds: str = "observed",
+        input_ranges: str = "feature",
+    ) -> None:
+        super().__init__()
+        # What a copy with fewer neurons is made of.
+        self._parameters_given = {k: v for k, v in locals().items() if k in _names(type(self))}
+        for name, count in (
+            ("input_dim", input_dim),
+            ("n_layers", n_layers),
+            ("n_outputs", n_outputs),
+        ):
+            check_count(count, name)
+        check_pruned_share(n_prune_neurons_percentage)
+        for name, value, accepted in (
+            ("bounds", bounds, BOUNDS),
+            ("input_ranges", input_ranges, INPUT_RANGES),
+        ):
+            if value not in accepted:
+                raise InvalidParameterError(
+                    f"{name} must be one of {list(accepted)}, not {value!r}"
+                )
+        self.precision = _precision(self._parameters_given)
+        self.input_ranges = input_ranges
+        self.register_buffer("input_low", torch.full((input_dim,), torch.inf, dtype=torch.float64))
+        self.register_buffer(
+            "input_high", torch.full((input_dim,), -torch.inf, dtype=torch.float64)
+        )
+        hidden = hidden_width(input_dim, n_hidden_neurons_multiplier, n_prune_neurons_percentage)
+        widths = [input_dim, *[hidden] * (n_layers - 1)]
+        self.hidden = nn.ModuleList(
+            LookupLinear(before, after, self.precision, as_module(activation_function))
+            for before, after in itertools.pairwise(widths)
+        )
+        self.last = IntegerLinear(widths[-1], n_outputs, self.precision)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Scores of rows, as encrypted ones will be.
+
+        Parameters
+        ----------
+        x : torch.Tensor, shape (rows, features)
+
+        Returns
+        -------
+        torch.Tensor of float32, shape (rows, outputs)
+
+        Raises
+        ------
+        NotCalibratedError
+            In evaluation mode, if no row was seen in training mode.
+        """
+        if self.training:
+            self.observe(x)
+        levels = self._input_levels(x)
+        for layer in self._lookups:
+            levels = layer.activations(levels)
+        result: torch.Tensor = self.last(levels)
+        return result
+
+    @property
+    def _lookups(self) -> list[LookupLinear]:
+        """The layers of `hidden`, by their type."""
+        return [layer for layer in self.hidden if isinstance(layer, LookupLinear)]
+
+    @torch.no_grad()
+    def observe(self, x: torch.Tensor) -> None:
+        """Widen the ranges of features to some rows: in training mode `forward` does it.
+
+        Parameters
+        ----------
+        x : torch.Tensor, shape (rows, features)
+        """
+        if x.ndim != 2 or x.shape[1] != len(self.input_low) or not len(x):
+            raise InvalidShapeError(
+                f"rows of shape {tuple(x.shape)} were given; the network takes (rows, "
+                f"{len(self.input_low)})"
+            )
+        low, high = x.double().amin(dim=0), x.double().amax(dim=0)
+        if self.input_ranges == "tensor":
+            low, high = low.min().expand_as(low), high.max().expand_as(high)
+        self.input_low = torch.minimum(self.input_low, low)
+        self.input_high = torch.maximum(self.input_high, high)
+
+    @torch.no_grad()
+    def calibrate(self, x: torch.Tensor) -> None:
+        """Widen what look-ups have room for to all that some rows lead to, when training is over.
+
+        While weights change, ranges follow the latest batches. What they forgot is seen here, or
+        rows that training did not have.
+
+        Parameters
+        ----------
+        x : torch.Tensor, shape (rows, features)
+
+        Raises
+        ------
+        NotCalibratedError
+            If the network was not trained.
+        """
+        self.observe(x)
+        self._check_calibrated()
+        was_training = self.training
+        self.eval()
+        levels = self._input_levels(x)
+        for layer in self._lookups:
+            levels = layer.cover(levels)
+        self.train(was_training)
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether it has seen rows in training mode."""
+        seen = bool(torch.isfinite(self.input_low).all())
+        return seen and all(layer.is_calibrated for layer in self._lookups)
+
+    def _check_calibrated(self) -> None:
+        if not self.is_calibrated:
+            raise NotCalibratedError(
+                "the network was not trained: call it on rows in training mode (train()) first, "
+                "which shows it the ranges of features and sums"
+            )
+
+    @property
+    def _span(self) -> torch.Tensor:
+        span = self.input_high - self.input_low
+        return torch.where(span > 0, span, 1.0)
+
+    def _input_levels(self, x: torch.Tensor) -> Levels:
+        if not self.training:
+            self._check_calibrated()
+        grid = self.precision.activations
+        # The very operations of the client, in double precision.
+        units = (x.double() - self.input_low) / self._span
+        integers = torch.round(units / (1.0 / grid.levels) + grid.lo).clamp(grid.lo, grid.hi)
+        return self._levels_of(integers.float())
+
+    def _levels_of(self, integers: torch.Tensor) -> Levels:
+        grid = self.precision.activations
+        return Levels(integers, torch.tensor(1.0 / grid.levels), grid.lo, grid)
+
+    @property
+    def hidden_neurons(self) -> tuple[int, ...]:
+        """Neurons of each hidden layer: a look-up each."""
+        return tuple(len(layer.bias) for layer in self._lookups)
+
+    def max_active_neurons(self) -> int:
+        """How many inputs a neuron may have if all its weights are as large as they can be."""
+        precision = self.precision
+        largest = precision.weights.largest * precision.activations.largest
+        return int(precision.sums.hi // largest)
+
+    def quantized_module(self, scale: Any = 1.0, shift: Any = 0.0) -> QuantizedModule:
+        """The integer program of the trained network, not compiled.
+
+        Parameters
+        ----------
+        scale, shift : float or numpy.ndarray of shape (outputs,), default=1.0 and 0.0
+            What scores are multiplied by, and what is added: by the client.
+
+        Returns
+        -------
+        QuantizedModule
+            Its client brings features to units of their ranges, which it thereby learns.
+
+        Raises
+        ------
+        NotCalibratedError
+            If the network was not trained.
+        """
+        self._check_calibrated()
+        network = copy.deepcopy(self).cpu().eval()
+        with torch.no_grad():
+            return network._emitted(np.asarray(scale), np.asarray(shift))  # noqa: SLF001 - a copy
+
+    def _emitted(self, scale: np.ndarray, shift: np.ndarray) -> QuantizedModule:
+        grid, features = self.precision.activations, len(self.input_low)
+        builder = Builder()
+        value = builder.input(ROWS, (1, features), grid.lo, grid.hi)
+        levels = self._levels_of(torch.zeros(1, features))
+        for number, layer in enumerate(self._lookups):
+            with builder.scope(f"layer{number}"):
+                value, levels = layer.emit(value, levels)
+        weights, unit = self.last.matrix(levels)
+        constant = self.last.bias.double().numpy() - unit * levels.zero * weights.sum(axis=0)
+        if not weights.any():
+            # No engine computes a constant: sums that count for nothing stand for it.
+            weights, unit = np.ones_like(weights), np.zeros_like(unit)
+        with builder.scope(SCORES):
+            circuit = builder.finish([value @ weights], [SCORES])
+        module = QuantizedModule((ROWS,), (SCORES,), {})
+        quantizer = quantizer_of_results(circuit.output_nodes[0].interval, unit * scale)
+        module.restore(circuit, [_unit_quantizer(grid)], [quantizer])
+        module.head = units_of(self.input_low.numpy(), self._span.numpy())
+        module.tail = _with_constant(constant * scale + shift)
+        return module
+
+    def pruned(self, n_prune_neurons_percentage: float) -> SparseQuantNeuralNetwork:
+        """A smaller network of the neurons that matter most, to be trained further.
+
+        A neuron matters as much as the weights that read it, times the reach of its activations.
+
+        Parameters
+        ----------
+        n_prune_neurons_percentage : float
+            Share of the hidden neurons of the whole network that are left out; more than are left
+            out already.
+
+        Raises
+        ------
+        InvalidParameterError
+            If it is not from 0 to less than 1, or no more than are left out already.
+        """
+        check_pruned_share(n_prune_neurons_percentage)
+        known = self._parameters_given["n_prune_neurons_percentage"]
+        if n_prune_neurons_percentage <= known:
+            raise InvalidParameterError(
+                f"n_prune_neurons_percentage={n_prune_neurons_percentage} leaves out no more "
+                f"neurons than are left out already ({known})"
+            )
+        given = {**self._parameters_given, "n_prune_neurons_percentage": n_prune_neurons_percentage}
+        smaller = type(self)(**given)
+        smaller.input_low, smaller.input_high = self.input_low.clone(), self.input_high.clone()
+        kept: torch.Tensor | slice = slice(None)
+        readers = [*self._lookups[1:], self.last]
+        for layer, fewer, reader in zip(self._lookups, smaller._lookups, readers, strict=True):  # noqa: SLF001
+            reach = (layer.highest - layer.lowest) * reader.weight.detach().abs().sum(dim=0)
+            order = reach.argsort(descending=True, stable=True)
+            chosen = order[: len(fewer.bias)].sort().values
+            fewer.take_over(layer, chosen, kept)
+            kept = chosen
+        smaller.last.take_over(self.last, slice(None), kept)
+        return smaller.train(self.training)
+
+
+def _precision(given: Mapping[str, Any]) -> Precision:
+    """The bits that parameters ask for."""
+    weights = check_bits(given["n_w_bits"], "n_w_bits", MOST_BITS, lowest=2)
+    activations = check_bits(given["n_a_bits"], "n_a_bits", MOST_BITS)
+    sums = check_bits(given["n_accum_bits"], "n_accum_bits", MOST_ACCUMULATOR_BITS, lowest=2)
+    read, outputs = given["n_lookup_bits"], given["n_output_bits"]
+    read = min(activations + 1, MOST_LOOKUP_BITS) if read is None else read
+    outputs = sums if outputs is None else outputs
+    found = Precision(
+        weights=IntegerGrid(weights, is_signed=True, is_narrow=bool(given["quant_narrow"])),
+        activations=IntegerGrid(activations, is_signed=bool(given["quant_signed"])),
+        lookup_bits=min(check_bits(read, "n_lookup_bits", MOST_LOOKUP_BITS, lowest=2), sums),
+        accumulator_bits=sums,
+        output_bits=check_bits(outputs, "n_output_bits", sums, lowest=2),
+        is_exact=bool(given["exact_rounding"]),
+        is_proved=given["bounds"] == "proved",
+        powers_of_two=bool(given["power_of_two_scaling"]),
+    )
+    room = min(found.outputs.hi, found.sums.hi // (2 if found.is_proved else 1))
+    if room < found.activations.levels:
+        raise InvalidParameterError(
+            f"n_accum_bits={sums} (n_output_bits={outputs}): not even one weight of 1 times an "
+            f"activation of {activations} bits (n_a_bits) fits; {activations + 2} bits do"
+        )
+    return found
+
+
+def hidden_width(input_dim: int, multiplier: Any, pruned: float = 0.0) -> int:
+    """Neurons of a hidden layer, at least 1.
+
+    Parameters
+    ----------
+    input_dim : int
+    multiplier : float
+        Neurons for each feature; above 0.
+    pruned : float, default=0.0
+        Share of them that are left out.
+
+    Raises
+    ------
+    InvalidParameterError
+        If the multiplier is no number above 0.
+    """
+    is_number = isinstance(multiplier, (int, float, np.number)) and not isinstance(multiplier, bool)
+    if not is_number or not 0 < multiplier < np.inf:
+        raise InvalidParameterError(
+            f"n_hidden_neurons_multiplier must be a number above 0, not {multiplier!r}"
+        )
+    whole = max(1, round(input_dim * float(multiplier)))
+    return max(1, round(whole * (1.0 - pruned)))
+
+
+def check_count(value: Any, name: str) -> None:
+    """Raise `InvalidParameterError` unless a value is a whole number above 0."""
+    is_whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not is_whole or value < 1:
+        raise InvalidParameterError(f"{name} must be a whole number above 0, not {value!r}")
+
+
+def check_pruned_share(value: Any) -> None:
+    """Raise `InvalidParameterError` unless a value is a share of neurons that leaves some."""
+    is_number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    if not is_number or not 0 <= value < 1:
+        raise InvalidParameterError(
+            "n_prune_neurons_percentage is the share of hidden neurons that are left out, from 0 "
+            f"to less than 1, not {value!r}"
+        )
+
+
+def as_module(given: Any) -> nn.Module:
+    """A module of its own for an activation function.
+
+    Parameters
+    ----------
+    given : type, module or callable
+
+    Raises
+    ------
+    InvalidTypeError
+        If it is neither.
+    """
+    if isinstance(given, nn.Module):
+        return copy.deepcopy(given)
+    made: Any = given() if inspect.isclass(given) else given
+    if isinstance(made, nn.Module):
+        return made
+    if not callable(made):
+        raise InvalidTypeError(
+            "activation_function must be a class of modules such as torch.nn.ReLU, a module, or a "
+            f"function of tensors, not {given!r}"
+        )
+    return _Elementwise(made)
+
+
+class _Elementwise(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Element by element."""
+        return self.function(x)
+
+
+def _names(cls: type) -> Sequence[str]:
+    """Parameters of a class, by name."""
+    return list(inspect.signature(cls).parameters)
+
+
+def units_of(low: np.ndarray, span: np.ndarray) -> Graph:
+    """What the client computes: features in units of their ranges.
+
+    Parameters
+    ----------
+    low, span : numpy.ndarray of float64, shape (features,)
+        What becomes 0, and how much becomes 1.
+    """
+    double = np.dtype(np.float64)
+    return Graph(
+        inputs=(TensorInfo(ROWS, double, ("rows", len(low))),),
+        outputs=(TensorInfo("units", double, ("rows", len(low))),),
+        nodes=(
+            Node("Sub", "from_low", (ROWS, "low"), ("from_low",)),
+            Node("Div", "in_units", ("from_low", "span"), ("units",)),
+        ),
+        constants={"low": low.copy(), "span": span.copy()},
+        opset=_OPSET,
+    )
+
+
+def _unit_quantizer(grid: IntegerGrid) -> UniformQuantizer:
+    """From 0 to 1, over all integers of a grid."""
+    return UniformQuantizer(
+        QuantizationOptions(grid.n_bits, is_signed=grid.is_signed),
+        MinMaxQuantizationStats(1.0, 0.0),
+        UniformQuantizationParameters(1.0 / grid.levels, grid.lo, -grid.lo),
+    )
+
+
+def _with_constant(constant: np.ndarray) -> Graph:
+    """What the client adds to decrypted sums."""
+    double = np.dtype(np.float64)
+    return Graph(
+        inputs=(TensorInfo("sums", double, ("rows", len(constant))),),
+        outputs=(TensorInfo(SCORES, double, ("rows", len(constant))),),
+        nodes=(Node("Add", "constant", ("sums", "bias"), (SCORES,)),),
+        constants={"bias": constant},
+        opset=_OPSET,
+    )
