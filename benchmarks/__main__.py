@@ -21,6 +21,7 @@ BENCHMARKS = (
     "neighbors",
     "sklearn_networks",
     "qat",
+    "qnn",
 )
 
 

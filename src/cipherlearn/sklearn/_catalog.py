@@ -124,9 +124,11 @@ def estimator_for(model: Any) -> Any:
         If there is none.
     """
     refuse_composed(model)
-    packages = {ancestor.__module__.partition(".")[0] for ancestor in type(model).__mro__}
+    modules = [ancestor.__module__ for ancestor in type(model).__mro__]
+    packages = {module.partition(".")[0] for module in modules}
     for library in libraries():
-        if library.package not in packages:
+        beside = library.module.rpartition(".models.")[0]  # a float model of our own
+        if library.package not in packages and not (beside and modules[0].startswith(beside)):
             continue
         module = library.load()
         for name in library.estimators:

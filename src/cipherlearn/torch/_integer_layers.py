@@ -28,6 +28,10 @@ BEST_STEPS = {2: 0.9957, 3: 0.5860, 4: 0.3352, 5: 0.1881, 6: 0.1041, 7: 0.0569, 
 #: follows: the first ones, when weights change most, do not count for long.
 MARGIN, MEMORY = 0.35, 0.1
 
+#: Where weights may be cut off, in deviations, so that sums fill a window. The largest integers stand
+#: for what is beyond: with a nearer cut, sums would shrink with their steps for ever.
+LEAST_CUT = 1.75
+
 #: Batches after which the bits that rounding takes off are chosen once more.
 CHOSEN_AFTER = frozenset({1, 2, 4, 8, 16, 32, 64, 128, 256})
 
@@ -376,7 +380,9 @@ class LookupLinear(IntegerLinear):
             return self._at_least(self._finest, x)
         reach = (self.highest - self.lowest) * (1 + MARGIN)
         filling = reach / (self._top * x.scale.detach())
-        return self._at_least(torch.maximum(filling, self._usual), x)
+        largest = self.precision.weights.hi
+        cut = self.weight.detach().square().mean(dim=1).sqrt() * LEAST_CUT / largest
+        return self._at_least(torch.stack([filling, cut, self._finest]).amax(dim=0), x)
 
     def _limited(self, weight: torch.Tensor, x: Levels) -> list[tuple[torch.Tensor, int]]:
         parts = super()._limited(weight, x)

@@ -15,7 +15,8 @@ from cipherlearn.quantization.circuit_model import CircuitModel
 from cipherlearn.sklearn._lookups import WithLookups
 from cipherlearn.sklearn.linear.maps import Plain
 from cipherlearn.sklearn.neural_net.parameters import NestedParameters, check_names
-from cipherlearn.torch.sparse_network import SparseQuantNeuralNetwork, check_pruned_share, units_of
+from cipherlearn.torch._sparse_parameters import check_pruned_share
+from cipherlearn.torch.sparse_network import SparseQuantNeuralNetwork, units_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -54,7 +55,7 @@ class NeuralNet(NestedParameters, WithLookups):
         Of first weights, the order of rows, and noise.
     optimizer__..., criterion__..., callbacks__..., iterator_train__..., iterator_valid__..., \
     dataset__... : object
-        Those of these parts, as in skorch.
+        Those of these parts, as in skorch; ``iterator_train__shuffle`` is True by default.
 
     Attributes
     ----------

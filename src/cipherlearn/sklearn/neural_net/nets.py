@@ -22,8 +22,9 @@ from torch import nn
 
 from cipherlearn.errors import InvalidParameterError, ModelError
 from cipherlearn.sklearn.neural_net.parameters import NestedParameters, check_names
+from cipherlearn.torch._sparse_parameters import as_module, hidden_width
 from cipherlearn.torch.distillation import one_thread
-from cipherlearn.torch.sparse_network import SparseQuantNeuralNetwork, as_module, hidden_width
+from cipherlearn.torch.sparse_network import SparseQuantNeuralNetwork
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -173,6 +174,7 @@ class TrainedNet(NestedParameters, BaseEstimator, ABC):  # type: ignore[misc]
         given["batch_size"] = given["batch_size"] or usual_batch_size(len(rows))
         usual = usual_epochs(len(rows), given["batch_size"])
         given["max_epochs"] = given["max_epochs"] or usual
+        given.setdefault("iterator_train__shuffle", True)
         given["callbacks"] = self._callbacks(given["max_epochs"])
         net = self.trainer(
             **given,
