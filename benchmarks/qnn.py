@@ -37,6 +37,7 @@ MNIST = {
     "lr": 3e-3,
     "max_epochs": 20,
     "batch_size": 128,
+    "optimizer__weight_decay": 1e-3,
 }
 
 #: Networks on digits that mean accuracies are taken over.

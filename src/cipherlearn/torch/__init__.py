@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     )
     from cipherlearn.torch.distillation import distill
     from cipherlearn.torch.numpy_module import NumpyModule
+    from cipherlearn.torch.quantization_aware import to_qat
     from cipherlearn.torch.sparse_network import SparseQuantNeuralNetwork
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "compile_onnx_model",
     "compile_torch_model",
     "distill",
+    "to_qat",
 ]
 
 _MODULES = {
@@ -34,6 +36,7 @@ _MODULES = {
     "compile_onnx_model": "cipherlearn.torch.compile",
     "compile_torch_model": "cipherlearn.torch.compile",
     "distill": "cipherlearn.torch.distillation",
+    "to_qat": "cipherlearn.torch.quantization_aware",
 }
 
 

@@ -28,8 +28,8 @@ BEST_STEPS = {2: 0.9957, 3: 0.5860, 4: 0.3352, 5: 0.1881, 6: 0.1041, 7: 0.0569, 
 #: follows: the first ones, when weights change most, do not count for long.
 MARGIN, MEMORY = 0.35, 0.1
 
-#: Where weights may be cut off, in deviations, so that sums fill a window. The largest integers stand
-#: for what is beyond: with a nearer cut, sums would shrink with their steps for ever.
+#: Where weights may be cut off, in deviations, so that sums fill a window. The largest integers
+#: stand for what is beyond: with a nearer cut, sums would shrink with their steps for ever.
 LEAST_CUT = 1.75
 
 #: Batches after which the bits that rounding takes off are chosen once more.
@@ -280,6 +280,94 @@ class IntegerLinear(nn.Module):
             return weights.numpy().astype(np.int64).T, (scale * x.scale).numpy().astype(np.float64)
 
 
+class SeenRange(nn.Module):
+    """The range that sums of each channel reach in training.
+
+    Parameters
+    ----------
+    channels : int
+    """
+
+    lowest: torch.Tensor
+    highest: torch.Tensor
+    batches: torch.Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("lowest", torch.zeros(channels))
+        self.register_buffer("highest", torch.zeros(channels))
+        self.register_buffer("batches", torch.tensor(0))
+
+    @property
+    def middle(self) -> torch.Tensor:
+        """The middle of each range."""
+        return (self.lowest + self.highest) / 2
+
+    @property
+    def reach(self) -> torch.Tensor:
+        """How wide each range is, with a margin."""
+        return (self.highest - self.lowest) * (1 + MARGIN)
+
+    def widen(self, sums: torch.Tensor) -> bool:
+        """Widen the ranges to some sums, shape (batch, channels); whether that changed them."""
+        low, high = sums.detach().amin(dim=0), sums.detach().amax(dim=0)
+        if not int(self.batches):  # the first ones
+            self.batches += 1
+            self.lowest, self.highest = low, high
+            return True
+        known = self.lowest, self.highest
+        self.lowest, self.highest = torch.minimum(known[0], low), torch.maximum(known[1], high)
+        return not (torch.equal(known[0], self.lowest) and torch.equal(known[1], self.highest))
+
+    def follow(self, sums: torch.Tensor) -> None:
+        """Widen them to what is seen; narrow them slowly where nothing reaches as far."""
+        if int(self.batches):
+            kept = 1 - 1 / (1 + MEMORY * int(self.batches))
+            middle = self.middle
+            self.lowest = middle + (self.lowest - middle) * kept
+            self.highest = middle + (self.highest - middle) * kept
+        self.widen(sums)
+        self.batches += 1
+
+    def take_over(self, other: SeenRange, channels: Any) -> None:
+        """Begin with the ranges of some channels of another."""
+        self.lowest, self.highest = other.lowest[channels].clone(), other.highest[channels].clone()
+        self.batches = other.batches.clone()
+
+
+class RoundedSums(nn.Module):
+    """Rounds sums to the bits that look-ups will read, as training for them does.
+
+    Where a network is exported, sums pass as they are: whoever compiles it rounds them.
+
+    Parameters
+    ----------
+    channels : int
+    axis : int
+        That of the channels.
+    kept : int
+        Bits that look-ups read.
+    exact : bool
+        Whether rounding is exact; approximate rounding is noisy in training.
+    """
+
+    def __init__(self, channels: int, axis: int, kept: int, exact: bool) -> None:
+        super().__init__()
+        self.axis, self.kept, self.exact = axis, kept, exact
+        self.range = SeenRange(channels)
+
+    def forward(self, sums: torch.Tensor) -> torch.Tensor:
+        """Rounded sums."""
+        moved = sums.movedim(self.axis, -1)
+        if self.training:
+            self.range.follow(moved.reshape(-1, moved.shape[-1]))
+        step = self.range.reach.clamp(min=1e-9) / (2**self.kept - 1)
+        start = self.range.middle - self.range.reach / 2
+        noisy = self.training and not self.exact
+        steps = rounded_with_noise((moved - start) / step, SIGMA if noisy else 0.0)
+        return (steps * step + start).movedim(-1, self.axis)
+
+
 class LookupLinear(IntegerLinear):
     """A product, and a function of each sum that a look-up of few bits gives.
 
@@ -294,21 +382,16 @@ class LookupLinear(IntegerLinear):
         Element-wise.
     """
 
-    lowest: torch.Tensor
-    highest: torch.Tensor
     lsbs: torch.Tensor
-    batches: torch.Tensor
 
     def __init__(
         self, inputs: int, outputs: int, precision: Precision, function: nn.Module
     ) -> None:
         super().__init__(inputs, outputs, precision)
         self.function = function
-        # Real sums that the window has room for; bits that rounding takes off (-1: not known yet).
-        self.register_buffer("lowest", torch.zeros(outputs))
-        self.register_buffer("highest", torch.zeros(outputs))
+        # Bits that rounding takes off (-1: not known yet).
         self.register_buffer("lsbs", torch.tensor(-1))
-        self.register_buffer("batches", torch.tensor(0))
+        self.range = SeenRange(outputs)
         # What activations are clipped to.
         self.low = nn.Parameter(torch.tensor(0.0))
         self.high = nn.Parameter(torch.tensor(1.0))
@@ -339,13 +422,13 @@ class LookupLinear(IntegerLinear):
         """What look-ups give for integers."""
         if self.training and not self.is_calibrated:
             self._calibrate(x)
-        elif self.training and int(self.batches) in CHOSEN_AFTER:
+        elif self.training and int(self.range.batches) in CHOSEN_AFTER:
             self._choose_rounding(x)
         scale = self.scale(x)
         unit = scale * x.scale
         sums = self._sums(x, self.integers(scale, x))
         if self.training:
-            self._follow((sums * unit).detach())
+            self.range.follow((sums * unit).detach())
         placed = (sums + self.offset(unit)).clamp(0, self._top)
         noisy = self.training and not self.precision.is_exact
         steps = rounded_with_noise(placed / self._step, SIGMA if noisy else 0.0)
@@ -371,15 +454,13 @@ class LookupLinear(IntegerLinear):
         """What brings sums of a unit to the middle of the window, in integers."""
         if self.precision.is_proved:
             return torch.full_like(unit, self._top // 2).detach()
-        middle = (self.lowest + self.highest) / 2
-        return torch.round(self._top / 2 - middle / unit).detach()
+        return torch.round(self._top / 2 - self.range.middle / unit).detach()
 
     def scale(self, x: Levels) -> torch.Tensor:
         """What one step of the weights stands for: sums fill the window."""
         if self.precision.is_proved:
             return self._at_least(self._finest, x)
-        reach = (self.highest - self.lowest) * (1 + MARGIN)
-        filling = reach / (self._top * x.scale.detach())
+        filling = self.range.reach / (self._top * x.scale.detach())
         largest = self.precision.weights.hi
         cut = self.weight.detach().square().mean(dim=1).sqrt() * LEAST_CUT / largest
         return self._at_least(torch.stack([filling, cut, self._finest]).amax(dim=0), x)
@@ -395,7 +476,7 @@ class LookupLinear(IntegerLinear):
     def _calibrate(self, x: Levels) -> None:
         """Choose how many bits rounding takes off, from a first batch, and first ranges."""
         sums = ((x.integers - x.zero) * x.scale) @ self.weight.T
-        self.lowest, self.highest = sums.amin(dim=0), sums.amax(dim=0)
+        self.range.widen(sums)
         self._choose_rounding(x)
         reals = self.function(sums + self.bias)
         self.high.fill_(max(float(reals.max()), 1e-3) * FIRST_CLIP)
@@ -404,9 +485,10 @@ class LookupLinear(IntegerLinear):
     def _choose_rounding(self, x: Levels) -> None:
         """How many bits rounding takes off: as many as let weights have their best steps."""
         most = self.precision.accumulator_bits - self.precision.lookup_bits
-        reach = (self.highest - self.lowest).clamp(min=1e-9) * (1 + MARGIN)
         best = self._usual * x.scale.detach()
-        filling = torch.log2(reach / (best * self.precision.steps)).median()
+        filling = torch.log2(
+            self.range.reach.clamp(min=1e-9) / (best * self.precision.steps)
+        ).median()
         proved = self.precision.is_proved
         self.lsbs.fill_(most if proved else int(filling.round().clamp(0, most)))
 
@@ -414,33 +496,20 @@ class LookupLinear(IntegerLinear):
     def cover(self, x: Levels) -> Levels:
         """Widen ranges to the sums of some integers; gives what look-ups then give."""
         for _ in range(MOST_TRIALS):
-            known = self.lowest, self.highest
             scale = self.scale(x)
             sums = self._sums(x, self.integers(scale, x)) * (scale * x.scale)
-            self.lowest = torch.minimum(self.lowest, sums.amin(dim=0))
-            self.highest = torch.maximum(self.highest, sums.amax(dim=0))
-            if torch.equal(known[0], self.lowest) and torch.equal(known[1], self.highest):
+            if not self.range.widen(sums):
                 break  # a wider range has wider steps, and weights round to other ones
         return self.activations(x)
-
-    @torch.no_grad()
-    def _follow(self, sums: torch.Tensor) -> None:
-        """Widen ranges to what is seen; narrow them slowly where nothing reaches as far."""
-        self.batches += 1
-        middle = (self.lowest + self.highest) / 2
-        kept = 1 - 1 / (1 + MEMORY * int(self.batches))
-        least, most = (middle + (known - middle) * kept for known in (self.lowest, self.highest))
-        self.lowest = torch.minimum(sums.amin(dim=0), least)
-        self.highest = torch.maximum(sums.amax(dim=0), most)
 
     @torch.no_grad()
     def take_over(self, other: IntegerLinear, rows: Any, columns: Any) -> None:
         """As `IntegerLinear.take_over`, ranges included."""
         super().take_over(other, rows, columns)
         if isinstance(other, LookupLinear):
-            self.lowest, self.highest = other.lowest[rows].clone(), other.highest[rows].clone()
+            self.range.take_over(other.range, rows)
             self.function.load_state_dict(other.function.state_dict())
-            for name in ("lsbs", "batches", "low", "high"):
+            for name in ("lsbs", "low", "high"):
                 getattr(self, name).copy_(getattr(other, name))
 
     def emit(self, value: IntValue, x: Levels) -> tuple[IntValue, Levels]:

@@ -70,16 +70,20 @@ def brevitas_layers(module: torch.nn.Module) -> list[str]:
 
 def trains_on_integers(model: Any) -> bool:
     """Whether a model is, or holds, a network that computes with integers in training."""
+    return hasattr(model, "modules") and bool(_integer_layers(model, "IntegerLinear"))
+
+
+def _integer_layers(module: torch.nn.Module, kind: str) -> list[Any]:
+    """Layers of a class of `cipherlearn.torch._integer_layers`, if that was imported at all."""
     known = sys.modules.get("cipherlearn.torch._integer_layers")
-    if known is None or not hasattr(model, "modules"):
-        return False
-    return any(isinstance(part, known.IntegerLinear) for part in model.modules())
+    parts = [] if known is None else list(module.modules())
+    return [part for part in parts if isinstance(part, getattr(known, kind))]
 
 
 def require_brevitas() -> None:
     """Raise `MissingDependencyError` if Brevitas is not installed."""
     try:
-        with _silent():
+        with silent():
             import brevitas  # type: ignore[import-untyped]  # noqa: F401
     except ImportError as error:
         raise MissingDependencyError(
@@ -192,11 +196,14 @@ def _brevitas_exportable(
 
 @contextlib.contextmanager
 def _fake_quantize_exportable(module: torch.nn.Module) -> Iterator[None]:
-    """Let torch's own fake quantization be traced."""
+    """Let torch's own fake quantization be traced, and what only training rounds."""
     patched = []
     try:
         for part in fake_quantizers(module):
             part.forward = _Traced(part)
+            patched.append(part)
+        for part in _integer_layers(module, "RoundedSums"):
+            part.forward = _unchanged
             patched.append(part)
         yield
     finally:
@@ -237,6 +244,10 @@ def _limits(part: Any) -> tuple[int, int]:
     return int(observer.quant_min), int(observer.quant_max)
 
 
+def _unchanged(values: torch.Tensor) -> torch.Tensor:
+    return values
+
+
 class _Traced:
     """What a fake quantizer computes, without looking at its switches."""
 
@@ -258,7 +269,7 @@ class _Traced:
 
 
 @contextlib.contextmanager
-def _silent() -> Iterator[None]:
+def silent() -> Iterator[None]:
     import warnings
 
     with warnings.catch_warnings():

@@ -201,12 +201,15 @@ def compile_brevitas_qat_model(
     n_bits : int or dict, optional
         Checked against the network's bits; a dictionary has the keys ``model_inputs`` and
         ``model_outputs`` (width of outputs that are real functions). Default: the network's.
+    rounding_threshold_bits : optional
+        As for `compile_torch_model`. Default: what the network was made for, if it comes from
+        `to_qat`; else all bits are read.
     output_onnx_file : str or path, optional
         Where to write the exported model, with ``Quant`` nodes of QONNX.
     bounds : {"observed", "proved"}, default="observed"
         Whether accumulators get the range that the rows of ``torch_inputset`` lead to expect, or
         one that no input can leave: then every result is that of the network, at a higher price.
-    configuration, artifacts, show_mlir, rounding_threshold_bits, p_error, global_p_error, verbose,\
+    configuration, artifacts, show_mlir, p_error, global_p_error, verbose, \
     inputs_encryption_status, reduce_sum_copy, device
         As for `compile_torch_model`.
 
@@ -228,6 +231,9 @@ def compile_brevitas_qat_model(
         If ``n_bits`` and the network disagree, or another option is out of what is accepted.
     """
     given = {**locals(), "n_bits": AUTO if n_bits is None else n_bits, "import_qat": True}
+    if rounding_threshold_bits is None:  # `to_qat` notes what it was made for
+        known = getattr(torch_model, "meta", {})
+        given["rounding_threshold_bits"] = known.get("rounding_threshold_bits")
     require_brevitas()
     _check_module(torch_model, "compile_brevitas_qat_model")
     if not has_any_qnn_layers(torch_model):

@@ -340,7 +340,7 @@ class SparseQuantNeuralNetwork(nn.Module):
         kept: torch.Tensor | slice = slice(None)
         readers = [*self._lookups[1:], self.last]
         for layer, fewer, reader in zip(self._lookups, smaller._lookups, readers, strict=True):  # noqa: SLF001
-            reach = (layer.highest - layer.lowest) * reader.weight.detach().abs().sum(dim=0)
+            reach = layer.range.reach * reader.weight.detach().abs().sum(dim=0)
             order = reach.argsort(descending=True, stable=True)
             chosen = order[: len(fewer.bias)].sort().values
             fewer.take_over(layer, chosen, kept)

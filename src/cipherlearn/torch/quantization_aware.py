@@ -1,0 +1,446 @@
+"""From a float network to one of Brevitas, ready for quantization-aware training.
+
+Products get integer weights. What they read, and what is added, joined or pooled, is quantized
+first: where a function of single values gives it, so that function and quantizer are one look-up.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import fx, nn
+
+from cipherlearn.engines import CompileOptions
+from cipherlearn.errors import InvalidParameterError, InvalidTypeError, ModelError
+from cipherlearn.quantization.n_bits import LayerBits, get_n_bits_dict
+from cipherlearn.quantization.search import INPUT_BITS
+from cipherlearn.torch._integer_layers import RoundedSums
+from cipherlearn.torch._quantize import AUTO, Request
+from cipherlearn.torch._quantizers import brevitas_layers, require_brevitas, silent
+from cipherlearn.torch.compile import to_numpy_inputs
+from cipherlearn.torch.numpy_module import NumpyModule
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+#: Layers with weights, and what takes their place.
+PRODUCTS: dict[type[nn.Module], str] = {
+    nn.Linear: "QuantLinear",
+    nn.Conv1d: "QuantConv1d",
+    nn.Conv2d: "QuantConv2d",
+    nn.Conv3d: "QuantConv3d",
+    nn.ConvTranspose1d: "QuantConvTranspose1d",
+    nn.ConvTranspose2d: "QuantConvTranspose2d",
+}
+
+#: Parameters of layers, which are also those of what takes their place.
+_GEOMETRY = (
+    "in_features",
+    "out_features",
+    "in_channels",
+    "out_channels",
+    "kernel_size",
+    "stride",
+    "padding",
+    "output_padding",
+    "dilation",
+    "groups",
+    "padding_mode",
+)
+
+#: Modules by what they do, by the beginning of their name.
+_ELEMENTWISE_MODULES = (
+    *("BatchNorm", "CELU", "ELU", "GELU", "Hardshrink", "Hardsigmoid", "Hardswish", "Hardtanh"),
+    *("LeakyReLU", "LogSigmoid", "Mish", "PReLU", "ReLU", "SELU", "SiLU", "Sigmoid", "Softplus"),
+    *("Softshrink", "Softsign", "Tanh", "Tanhshrink", "Threshold"),
+)
+_MOVING_MODULES = ("Dropout", "Flatten", "Identity", "MaxPool", "Unflatten")
+_POOLING_MODULES = ("AvgPool", "AdaptiveAvgPool")
+
+#: Functions and methods by what they do, by their name.
+_ELEMENTWISE = frozenset(
+    (
+        *("abs", "celu", "clamp", "clip", "div", "elu", "erf", "exp", "gelu", "hardsigmoid"),
+        *("hardswish", "hardtanh", "leaky_relu", "log", "logsigmoid", "mish", "neg", "pow"),
+        *("prelu", "relu", "relu6", "selu", "sigmoid", "silu", "softplus", "softsign", "sqrt"),
+        *("square", "tanh", "truediv"),
+    )
+)
+_MOVING = frozenset(
+    (
+        *("chunk", "contiguous", "dropout", "flatten", "getattr", "getitem", "max_pool1d"),
+        *("max_pool2d", "permute", "reshape", "size", "split", "squeeze", "swapaxes"),
+        *("transpose", "unsqueeze", "view"),
+    )
+)
+_JOINING = frozenset(("add", "cat", "concat", "iadd", "maximum", "minimum", "stack", "sub"))
+_MIXING = frozenset(
+    (
+        *("adaptive_avg_pool1d", "adaptive_avg_pool2d", "avg_pool1d", "avg_pool2d", "bmm"),
+        *("matmul", "mean", "mul", "sum"),
+    )
+)
+
+
+@dataclass(frozen=True)
+class QatBits:
+    """Bits of a network that is to be trained.
+
+    Parameters
+    ----------
+    model_inputs : int
+        Of what the client encrypts.
+    layers : tuple of LayerBits
+        Of each layer with weights, in order; the last stands for those beyond.
+    rounding : dict or None
+        As ``rounding_threshold_bits`` takes it.
+    """
+
+    model_inputs: int
+    layers: tuple[LayerBits, ...]
+    rounding: dict[str, Any] | None
+
+    def of(self, number: int) -> LayerBits:
+        """Those of a layer, by its number."""
+        return self.layers[min(number, len(self.layers) - 1)]
+
+
+def to_qat(
+    net: nn.Module,
+    inputset: Any,
+    n_bits: int | str | Mapping[str, int] = AUTO,
+    rounding_threshold_bits: Any = None,
+    *,
+    labels: Any = None,
+    max_drop: float = 0.01,
+    max_seconds: float | None = None,
+) -> fx.GraphModule:
+    """A network of Brevitas with the weights of a float one, to be trained for a few epochs.
+
+    Parameters
+    ----------
+    net : torch.nn.Module
+        Float network that `torch.fx` can trace. It stays as it is.
+    inputset : tensor, ndarray, or tuple of them (one an input), first axis = rows
+        Rows like those it is trained on: ranges of activations begin with theirs, and ``"auto"``
+        compares bits on them.
+    n_bits : "auto", int or dict, default="auto"
+        Bits of weights and activations: see `cipherlearn.quantization.get_n_bits_dict`. ``"auto"``
+        finds those that are good enough without training: see
+        `cipherlearn.quantization.search_bits`. A larger ``max_drop``, or ``max_seconds``, finds
+        fewer bits, for training to make up for.
+    rounding_threshold_bits : optional
+        As for `compile_torch_model`: `compile_brevitas_qat_model` will take it, where it is given
+        none, from the network (``net.meta["rounding_threshold_bits"]``). Where ``n_bits`` is
+        ``"auto"``, None takes what it found.
+    labels, max_drop, max_seconds
+        As for `compile_torch_model`, where bits are found.
+
+    Returns
+    -------
+    torch.fx.GraphModule
+        In training mode. `compile_brevitas_qat_model` compiles it.
+
+    Raises
+    ------
+    MissingDependencyError
+        If Brevitas is not installed.
+    InvalidTypeError
+        If ``net`` is no module, or holds layers of Brevitas already.
+    ModelError
+        If it cannot be traced, or computes what there is no quantized form of; all is listed.
+    InvalidParameterError
+        If an option or the rows are out of what is accepted.
+    """
+    if not isinstance(net, nn.Module):
+        raise InvalidTypeError(f"to_qat takes a torch.nn.Module, not {type(net).__name__}")
+    if brevitas_layers(net):
+        raise InvalidTypeError("the network holds layers of Brevitas: it can be trained as it is")
+    require_brevitas()
+    given = {**locals(), "import_qat": False}
+    request = Request.of(given)
+    arrays = to_numpy_inputs(inputset)
+    traced = _traced(net)
+    plan = _Plan.of(traced)
+    bits = _bits(net, request, arrays)
+    rows = tuple(torch.tensor(array) for array in arrays)
+    with silent():
+        _quantize(traced, plan, bits, _ranges(traced, plan, rows))
+        _calibrate(traced, rows)
+    traced.meta["rounding_threshold_bits"] = bits.rounding
+    return traced.train()
+
+
+def _bits(net: nn.Module, request: Request, arrays: tuple[np.ndarray, ...]) -> QatBits:
+    """The bits that are asked for, or found."""
+    rounding = request.rounding
+    if request.n_bits != AUTO:
+        if rounding is not None and isinstance(rounding.n_bits, str):
+            raise InvalidParameterError(
+                "rounding_threshold_bits='auto' needs n_bits='auto': give its bits"
+            )
+        found = get_n_bits_dict(request.n_bits)  # type: ignore[arg-type]
+        common = LayerBits(found["op_weights"], found["op_inputs"], None)
+        kept = (
+            None
+            if rounding is None
+            else {"n_bits": rounding.n_bits, "method": _method(rounding.exact)}
+        )
+        return QatBits(found["model_inputs"], (common,), kept)
+    with torch.no_grad():
+        model = NumpyModule(copy.deepcopy(net).eval(), tuple(array[:2] for array in arrays))
+    module = request.quantize(model, arrays, CompileOptions.of(), keep_onnx=False)
+    if module.search is None:
+        raise ModelError("no bits were found")
+    chosen = module.search.chosen.candidate
+    layers = tuple(chosen.of(name) for name in module.weight_layers())
+    kept = {
+        "n_bits": max(each.kept for each in layers if each.kept is not None),
+        "method": _method(chosen.common.exact),
+    }
+    return QatBits(max(INPUT_BITS, chosen.common.inputs), layers, kept)
+
+
+def _method(exact: bool) -> str:
+    return "exact" if exact else "approximate"
+
+
+def _traced(net: nn.Module) -> fx.GraphModule:
+    """A copy whose operations are nodes of a graph."""
+    try:
+        return fx.symbolic_trace(copy.deepcopy(net).eval())
+    except Exception as error:
+        raise ModelError(
+            f"torch.fx cannot trace the network ({error}): what it computes must not depend on "
+            "values. Write it with layers of Brevitas instead (see compile_brevitas_qat_model)"
+        ) from error
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is replaced, and what is quantized.
+
+    Parameters
+    ----------
+    products : tuple of fx.Node
+        Layers with weights, in order.
+    groups : tuple of tuple of fx.Node
+        What is quantized; what is added or joined has one quantizer.
+    readers : dict of fx.Node to tuple of int
+        Numbers of the products that read what is quantized.
+    """
+
+    products: tuple[fx.Node, ...]
+    groups: tuple[tuple[fx.Node, ...], ...]
+    readers: dict[fx.Node, tuple[int, ...]]
+
+    @classmethod
+    def of(cls, traced: fx.GraphModule) -> _Plan:
+        """For a traced network.
+
+        Raises
+        ------
+        ModelError
+            If there are operations that are not known; all are listed.
+        """
+        kinds = {node: _kind(node, traced) for node in traced.graph.nodes}
+        unknown = [
+            f"- {node.name}: {_told(node, traced)}" for node, kind in kinds.items() if not kind
+        ]
+        if unknown:
+            raise ModelError(
+                "to_qat does not know how these operations are quantized:\n"
+                + "\n".join(unknown)
+                + "\nWrite the network with layers of Brevitas instead, or leave them to the client"
+            )
+        products = tuple(node for node, kind in kinds.items() if kind == "product")
+        if not products:
+            raise ModelError("the network has no layers with weights: there is nothing to train")
+        group_of: dict[fx.Node, set[fx.Node]] = {}
+        readers: dict[fx.Node, tuple[int, ...]] = {}
+        for node, kind in kinds.items():
+            if kind not in ("product", "mixing", "joining"):
+                continue
+            sources = [_source(each, kinds) for each in _operands(node)]
+            for source in sources:
+                group_of.setdefault(source, {source})
+                if kind == "product":
+                    readers[source] = (*readers.get(source, ()), products.index(node))
+            if kind == "joining":
+                whole = set().union(*(group_of[source] for source in sources))
+                group_of.update(dict.fromkeys(whole, whole))
+        order = {node: place for place, node in enumerate(traced.graph.nodes)}
+        distinct = {id(group): sorted(group, key=order.__getitem__) for group in group_of.values()}
+        groups = sorted((tuple(g) for g in distinct.values()), key=lambda g: order[g[0]])
+        return cls(products, tuple(groups), readers)
+
+
+def _name(node: fx.Node) -> str:
+    """What a node calls, in short."""
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    return name.rstrip("_").lstrip("_")
+
+
+def _kind(node: fx.Node, traced: fx.GraphModule) -> str:
+    """What a node does to values; empty if that is not known."""
+    if node.op in ("placeholder", "output", "get_attr"):
+        return node.op
+    if node.op == "call_module":
+        module = traced.get_submodule(str(node.target))
+        if type(module) in PRODUCTS:
+            return "product"
+        name = type(module).__name__
+        for kind, known in (
+            ("moving", _MOVING_MODULES),
+            ("mixing", _POOLING_MODULES),
+            ("elementwise", _ELEMENTWISE_MODULES),
+        ):
+            if name.startswith(known):
+                return kind
+        return ""
+    name = _name(node)
+    if name in _JOINING or name == "mul":
+        if len(list(_operands(node))) < 2:
+            return "elementwise"
+        return "joining" if name in _JOINING else "mixing"
+    for kind, names in (("moving", _MOVING), ("mixing", _MIXING), ("elementwise", _ELEMENTWISE)):
+        if name in names:
+            return kind
+    return ""
+
+
+def _told(node: fx.Node, traced: fx.GraphModule) -> str:
+    if node.op == "call_module":
+        return type(traced.get_submodule(str(node.target))).__name__
+    return _name(node)
+
+
+def _operands(node: fx.Node) -> Iterator[fx.Node]:
+    """Tensors that are computed on: no constants of the network, and no sizes."""
+    for each in node.all_input_nodes:
+        if each.op != "get_attr" and _name(each) not in ("size", "getattr"):
+            yield each
+
+
+def _source(node: fx.Node, kinds: Mapping[fx.Node, str]) -> fx.Node:
+    """Where values come from that are only moved."""
+    while kinds[node] == "moving":
+        node = next(_operands(node))
+    return node
+
+
+class _Ranges(fx.Interpreter):
+    """Notes the smallest of some values while the network is run."""
+
+    def __init__(self, traced: fx.GraphModule, noted: Iterable[fx.Node]) -> None:
+        super().__init__(traced)
+        self.noted = set(noted)
+        self.least: dict[fx.Node, float] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        """The value of a node."""
+        value = super().run_node(n)
+        if n in self.noted:
+            self.least[n] = float(value.min())
+        return value
+
+
+def _ranges(
+    traced: fx.GraphModule, plan: _Plan, rows: tuple[torch.Tensor, ...]
+) -> dict[fx.Node, float]:
+    """The smallest of all values that are to be quantized."""
+    noting = _Ranges(traced, (node for group in plan.groups for node in group))
+    with torch.no_grad():
+        noting.run(*rows)
+    return noting.least
+
+
+def _quantize(
+    traced: fx.GraphModule, plan: _Plan, bits: QatBits, least: Mapping[fx.Node, float]
+) -> None:
+    """Replace layers, and add quantizers (in place)."""
+    from brevitas import nn as qnn  # type: ignore[import-untyped]
+    from brevitas import quant
+
+    for number, node in enumerate(plan.products):
+        layer = traced.get_submodule(str(node.target))
+        if type(layer) not in PRODUCTS:
+            continue  # the same layer, once more
+        made = getattr(qnn, PRODUCTS[type(layer)])(
+            **{name: getattr(layer, name) for name in _GEOMETRY if hasattr(layer, name)},
+            bias=layer.bias is not None,
+            weight_quant=quant.Int8WeightPerChannelFloatMSE,
+            weight_bit_width=bits.of(number).weights,
+        )
+        made.load_state_dict(layer.state_dict(), strict=False)
+        parent, _, name = str(node.target).rpartition(".")
+        setattr(traced.get_submodule(parent), name, made)
+    kinds = {node: _kind(node, traced) or "product" for node in traced.graph.nodes}
+    for place, group in enumerate(plan.groups):
+        signed = any(least[node] < 0 for node in group)
+        # Ranges that leave the least error: of few bits, those of the largest values are far off.
+        kind = quant.ShiftedUint8ActPerTensorFloatMSE if signed else quant.Uint8ActPerTensorFloatMSE
+        numbers = [number for node in group for number in plan.readers.get(node, ())]
+        widths = [bits.of(number).inputs for number in numbers or [len(plan.products) - 1]]
+        is_input = all(node.op == "placeholder" for node in group)
+        width = bits.model_inputs if is_input else max(widths)
+        name = f"quantizer{place}"
+        traced.add_submodule(name, qnn.QuantIdentity(act_quant=kind, bit_width=width))
+        for node in group:
+            _insert(traced, node, name, kinds)
+    for place, node in enumerate(plan.products):
+        if bits.rounding is not None and _is_looked_up(node, kinds):
+            _round(traced, node, f"rounded{place}", bits.rounding)
+    traced.graph.lint()
+    traced.recompile()
+
+
+def _is_looked_up(node: fx.Node, kinds: Mapping[fx.Node, str]) -> bool:
+    """Whether a function or a quantizer reads a sum under encryption, and not the client alone."""
+    for user in node.users:
+        if user not in kinds:  # a quantizer
+            return True
+        if kinds[user] in ("moving", "elementwise") and _is_looked_up(user, kinds):
+            return True
+    return False
+
+
+def _round(traced: fx.GraphModule, node: fx.Node, name: str, rounding: Mapping[str, Any]) -> None:
+    """Let training know how the sums of a layer are rounded."""
+    layer = traced.get_submodule(str(node.target))
+    is_linear = hasattr(layer, "out_features")
+    channels: Any = layer.out_features if is_linear else layer.out_channels
+    exact = rounding["method"] == "exact"
+    rounds = RoundedSums(int(channels), -1 if is_linear else 1, rounding["n_bits"], exact)
+    traced.add_submodule(name, rounds)
+    with traced.graph.inserting_after(node):
+        made = traced.graph.call_module(name, (node,))
+    node.replace_all_uses_with(made, lambda user: user is not made)
+
+
+def _insert(traced: fx.GraphModule, node: fx.Node, name: str, kinds: Mapping[fx.Node, str]) -> None:
+    """Let what computes on integers read a value through a quantizer."""
+    readers = [user for user in node.users if kinds[user] not in ("elementwise", "output")]
+    after = node
+    if node.op == "placeholder":  # these come first, all of them
+        after = [each for each in traced.graph.nodes if each.op == "placeholder"][-1]
+    with traced.graph.inserting_after(after):
+        made = traced.graph.call_module(name, (node,))
+    for user in readers:
+        user.replace_input_with(node, made)
+
+
+def _calibrate(traced: fx.GraphModule, rows: tuple[torch.Tensor, ...]) -> None:
+    """Let quantizers begin with the ranges of some rows."""
+    from brevitas.graph.calibrate import calibration_mode  # type: ignore[import-untyped]
+
+    rounding = [part for part in traced.modules() if isinstance(part, RoundedSums)]
+    with torch.no_grad(), calibration_mode(traced):
+        for part in rounding:
+            part.train()
+        traced(*rows)

@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from benchmarks.networks import digits_mlp, train
+from cipherlearn.errors import InvalidParameterError, InvalidTypeError, ModelError
+from cipherlearn.torch import build_quantized_module, compile_brevitas_qat_model, to_qat
+from cipherlearn.torch._integer_layers import RoundedSums
+from cipherlearn.torch._quantizers import exportable
+
+pytest.importorskip("brevitas")
+
+ROUNDED = {"n_bits": 4, "method": "approximate"}
+
+
+class Residual(nn.Module):
+    """A branch that is added, a pool, and what is different in training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 3, 3, stride=2, padding=1)
+        self.second = nn.Conv2d(3, 3, 3, padding=1)
+        self.norm = nn.BatchNorm2d(3)
+        self.drop = nn.Dropout(0.1)
+        self.pool = nn.MaxPool2d(2)
+        self.last = nn.Linear(12, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.first(x))
+        x = torch.relu(x + self.norm(self.second(x)))
+        result: torch.Tensor = self.last(self.drop(torch.flatten(self.pool(x), 1)))
+        return result
+
+
+def mlp() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 5), nn.Tanh(), nn.Linear(5, 3))
+
+
+def residual() -> nn.Module:
+    torch.manual_seed(0)
+    return Residual()
+
+
+NETS = {"mlp": (mlp, (6,)), "residual": (residual, (1, 8, 8))}
+
+
+def rows(shape: tuple[int, ...], count: int = 40) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(count, *shape)).astype(np.float32)
+
+
+def quantizers(net: nn.Module) -> list[str]:
+    return [name for name, _ in net.named_children() if name.startswith("quantizer")]
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_many_bits_compute_what_the_float_network_does(name: str) -> None:
+    made, shape = NETS[name]
+    net, x = made().eval(), rows(shape)
+    before = copy.deepcopy(net.state_dict())
+    found = to_qat(net, x, 8)
+    assert found.training
+    with torch.no_grad():
+        wanted, given = net(torch.tensor(x)), found.eval()(torch.tensor(x))
+    assert float((wanted - given).abs().mean()) < 0.02 * float(wanted.abs().max())
+    for key, value in net.state_dict().items():
+        assert torch.equal(value, before[key])
+    assert not quantizers(net)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_integers_arrive_as_trained(name: str) -> None:
+    made, shape = NETS[name]
+    x = rows(shape)
+    net = to_qat(made(), x, 4)
+    net(torch.tensor(x)).square().mean().backward()
+    torch.optim.Adam(net.parameters(), lr=1e-2).step()
+    net.eval()
+    module = build_quantized_module(net, x, import_qat=True)
+    with torch.no_grad():
+        np.testing.assert_allclose(module.forward(x), net(torch.tensor(x)).numpy(), atol=1e-5)
+
+
+def test_what_is_added_has_one_quantizer() -> None:
+    net = to_qat(residual(), rows((1, 8, 8)), 4)
+    # The input; the two that are added; what is pooled, which the last layer reads as it is.
+    assert len(quantizers(net)) == 3
+    (adds,) = [n for n in net.graph.nodes if "add" in str(n.target)]
+    assert len({each.target for each in adds.all_input_nodes}) == 1
+
+
+def test_layers_keep_their_weights_and_have_the_bits() -> None:
+    net = mlp()
+    found = to_qat(net, rows((6,)), {"model_inputs": 6, "op_inputs": 3, "op_weights": 2})
+    layers = [(name, part) for name, part in found.named_modules() if hasattr(part, "quant_weight")]
+    assert [name for name, _ in layers] == ["0", "2", "4"]
+    for name, part in layers:
+        assert torch.equal(part.weight, net.get_submodule(name).weight)
+        assert float(part.quant_weight().bit_width) == 2
+    widths = [float(getattr(found, q).act_quant.bit_width()) for q in quantizers(found)]
+    assert widths == [6, 3, 3]
+
+
+def test_rounding_is_trained_for_and_left_to_the_compiler() -> None:
+    x = rows((6,))
+    net = to_qat(mlp(), x, 4, ROUNDED)
+    assert net.meta["rounding_threshold_bits"] == ROUNDED
+    rounds = [part for part in net.modules() if isinstance(part, RoundedSums)]
+    assert len(rounds) == 2  # results are read by the client
+    given = torch.tensor(x)
+    assert not torch.equal(net(given), net(given))  # approximate rounding is noisy
+    net.eval()
+    with torch.no_grad():
+        rounded = net(given)
+        assert torch.equal(net(given), rounded)
+        with exportable(net, (given,), traced=False):
+            assert not torch.equal(net(given), rounded)
+    module = compile_brevitas_qat_model(net, x)
+    assert set(_kept(module)) == {4}
+    exact = compile_brevitas_qat_model(net, x, rounding_threshold_bits={"n_bits": 3})
+    assert set(_kept(exact)) == {3}
+
+
+def _kept(module: Any) -> list[int]:
+    from cipherlearn.circuit import ir
+
+    nodes = module.circuit.nodes
+    rounds = [n for n in nodes if isinstance(n.primitive, ir.Round)]
+    return [n.interval.width - n.primitive.lsbs for n in rounds]
+
+
+def test_sums_are_rounded_to_as_many_steps() -> None:
+    part = RoundedSums(2, -1, 3, exact=True).train()
+    x = torch.tensor(np.random.default_rng(0).normal(size=(500, 2)), dtype=torch.float32)
+    found = part(x)
+    for channel in range(2):
+        levels = found[:, channel].unique()
+        assert 5 <= len(levels) <= 8
+    step = (part.range.reach / 7).max()
+    assert float((found - x).abs().max()) <= 0.51 * float(step)
+
+
+@pytest.mark.filterwarnings("ignore::cipherlearn.errors.OverflowWarning")  # of rows never seen
+def test_training_makes_up_for_few_bits() -> None:
+    case = digits_mlp()
+    net = to_qat(case.net, case.calibration, 3, ROUNDED)
+
+    def accuracy() -> float:
+        with torch.no_grad():
+            return case.accuracy(net.eval()(torch.tensor(case.x_test)).numpy())
+
+    before = accuracy()
+    train(net.train(), case.x_train, case.y_train, 0, epochs=10, rate=1e-3, weight_decay=0.0)
+    assert accuracy() > before + 0.01
+    module = compile_brevitas_qat_model(net, case.x_train)
+    simulated = case.accuracy(module.forward(case.x_test, fhe="simulate"))
+    assert simulated > before
+    assert simulated > case.float_accuracy - 0.04
+
+
+@pytest.mark.slow
+def test_bits_are_found() -> None:
+    case = digits_mlp()
+    net = to_qat(case.net, case.calibration, labels=case.calibration_labels, max_drop=0.03)
+    assert set(net.meta["rounding_threshold_bits"]) == {"n_bits", "method"}
+    widths = [float(getattr(net, q).act_quant.bit_width()) for q in quantizers(net)]
+    assert all(2 <= width <= 8 for width in widths)
+    with torch.no_grad():
+        accuracy = case.accuracy(net.eval()(torch.tensor(case.x_test)).numpy())
+    assert accuracy > case.float_accuracy - 0.1
+
+
+class Chooses(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x if float(x.sum()) > 0 else -x
+
+
+def test_what_cannot_be_traced() -> None:
+    with pytest.raises(ModelError, match=r"torch\.fx cannot trace"):
+        to_qat(Chooses(), rows((3,)), 4)
+
+
+def test_operations_that_are_not_known_are_listed() -> None:
+    net = nn.Sequential(nn.Linear(6, 6), nn.LayerNorm(6), nn.Softmax(1))
+    with pytest.raises(ModelError, match=r"(?s)LayerNorm.*Softmax"):
+        to_qat(net, rows((6,)), 4)
+    with pytest.raises(ModelError, match="nothing to train"):
+        to_qat(nn.ReLU(), rows((6,)), 4)
+
+
+def test_wrong_calls() -> None:
+    with pytest.raises(InvalidTypeError, match=r"takes a torch\.nn\.Module, not str"):
+        to_qat("net", rows((6,)))  # type: ignore[arg-type]
+    with pytest.raises(InvalidTypeError, match="can be trained as it is"):
+        to_qat(to_qat(mlp(), rows((6,)), 4), rows((6,)), 4)
+    with pytest.raises(InvalidParameterError, match="needs n_bits='auto'"):
+        to_qat(mlp(), rows((6,)), 4, "auto", labels=np.zeros(40))
+    with pytest.raises(InvalidParameterError, match="n_bits"):
+        to_qat(mlp(), rows((6,)), "many")
