@@ -11,8 +11,8 @@ from torch import nn
 from benchmarks.networks import digits_mlp, train
 from cipherlearn.errors import InvalidParameterError, InvalidTypeError, ModelError
 from cipherlearn.torch import build_quantized_module, compile_brevitas_qat_model, to_qat
-from cipherlearn.torch._integer_layers import RoundedSums
 from cipherlearn.torch._quantizers import exportable
+from cipherlearn.torch._rounded_sums import RoundedSums
 
 pytest.importorskip("brevitas")
 

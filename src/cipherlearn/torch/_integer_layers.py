@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -16,17 +15,13 @@ import torch
 from torch import nn
 
 from cipherlearn.circuit import IntValue, tabulate
-from cipherlearn.engines import DEFAULT_P_ERROR
 from cipherlearn.quantization.accumulators import AccumulatorPlan, top_of_range
 from cipherlearn.torch._differentiable import rounded, rounded_with_noise
+from cipherlearn.torch._rounded_sums import SIGMA, SeenRange
 
 #: Steps with which weights of a normal distribution lose least, in deviations, by their bits
 #: (Max, Quantizing for minimum distortion, IRE Transactions on Information Theory 6, 1960).
 BEST_STEPS = {2: 0.9957, 3: 0.5860, 4: 0.3352, 5: 0.1881, 6: 0.1041, 7: 0.0569, 8: 0.0308}
-
-#: By how much a range is wider than what was seen; and which share of all batches so far it
-#: follows: the first ones, when weights change most, do not count for long.
-MARGIN, MEMORY = 0.35, 0.1
 
 #: Where weights may be cut off, in deviations, so that sums fill a window. The largest integers
 #: stand for what is beyond: with a nearer cut, sums would shrink with their steps for ever.
@@ -40,9 +35,6 @@ MOST_TRIALS = 20
 
 #: Share of the largest value of the first batch that activations are first clipped at.
 FIRST_CLIP = 0.8
-
-#: Noise that decides approximate rounding, in steps: see `cipherlearn.circuit.simulate`.
-SIGMA = 0.5 / -NormalDist().inv_cdf(DEFAULT_P_ERROR / 2.0)
 
 
 @dataclass(frozen=True)
@@ -278,94 +270,6 @@ class IntegerLinear(nn.Module):
             scale = self.scale(x)
             weights = self.integers(scale, x)
             return weights.numpy().astype(np.int64).T, (scale * x.scale).numpy().astype(np.float64)
-
-
-class SeenRange(nn.Module):
-    """The range that sums of each channel reach in training.
-
-    Parameters
-    ----------
-    channels : int
-    """
-
-    lowest: torch.Tensor
-    highest: torch.Tensor
-    batches: torch.Tensor
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.register_buffer("lowest", torch.zeros(channels))
-        self.register_buffer("highest", torch.zeros(channels))
-        self.register_buffer("batches", torch.tensor(0))
-
-    @property
-    def middle(self) -> torch.Tensor:
-        """The middle of each range."""
-        return (self.lowest + self.highest) / 2
-
-    @property
-    def reach(self) -> torch.Tensor:
-        """How wide each range is, with a margin."""
-        return (self.highest - self.lowest) * (1 + MARGIN)
-
-    def widen(self, sums: torch.Tensor) -> bool:
-        """Widen the ranges to some sums, shape (batch, channels); whether that changed them."""
-        low, high = sums.detach().amin(dim=0), sums.detach().amax(dim=0)
-        if not int(self.batches):  # the first ones
-            self.batches += 1
-            self.lowest, self.highest = low, high
-            return True
-        known = self.lowest, self.highest
-        self.lowest, self.highest = torch.minimum(known[0], low), torch.maximum(known[1], high)
-        return not (torch.equal(known[0], self.lowest) and torch.equal(known[1], self.highest))
-
-    def follow(self, sums: torch.Tensor) -> None:
-        """Widen them to what is seen; narrow them slowly where nothing reaches as far."""
-        if int(self.batches):
-            kept = 1 - 1 / (1 + MEMORY * int(self.batches))
-            middle = self.middle
-            self.lowest = middle + (self.lowest - middle) * kept
-            self.highest = middle + (self.highest - middle) * kept
-        self.widen(sums)
-        self.batches += 1
-
-    def take_over(self, other: SeenRange, channels: Any) -> None:
-        """Begin with the ranges of some channels of another."""
-        self.lowest, self.highest = other.lowest[channels].clone(), other.highest[channels].clone()
-        self.batches = other.batches.clone()
-
-
-class RoundedSums(nn.Module):
-    """Rounds sums to the bits that look-ups will read, as training for them does.
-
-    Where a network is exported, sums pass as they are: whoever compiles it rounds them.
-
-    Parameters
-    ----------
-    channels : int
-    axis : int
-        That of the channels.
-    kept : int
-        Bits that look-ups read.
-    exact : bool
-        Whether rounding is exact; approximate rounding is noisy in training.
-    """
-
-    def __init__(self, channels: int, axis: int, kept: int, exact: bool) -> None:
-        super().__init__()
-        self.axis, self.kept, self.exact = axis, kept, exact
-        self.range = SeenRange(channels)
-
-    def forward(self, sums: torch.Tensor) -> torch.Tensor:
-        """Rounded sums."""
-        moved = sums.movedim(self.axis, -1)
-        if self.training:
-            self.range.follow(moved.reshape(-1, moved.shape[-1]))
-        step = self.range.reach.clamp(min=1e-9) / (2**self.kept - 1)
-        start = self.range.middle - self.range.reach / 2
-        noisy = self.training and not self.exact
-        steps = rounded_with_noise((moved - start) / step, SIGMA if noisy else 0.0)
-        return (steps * step + start).movedim(-1, self.axis)
 
 
 class LookupLinear(IntegerLinear):

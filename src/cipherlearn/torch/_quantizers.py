@@ -70,12 +70,12 @@ def brevitas_layers(module: torch.nn.Module) -> list[str]:
 
 def trains_on_integers(model: Any) -> bool:
     """Whether a model is, or holds, a network that computes with integers in training."""
-    return hasattr(model, "modules") and bool(_integer_layers(model, "IntegerLinear"))
+    return hasattr(model, "modules") and bool(_parts(model, "_integer_layers", "IntegerLinear"))
 
 
-def _integer_layers(module: torch.nn.Module, kind: str) -> list[Any]:
-    """Layers of a class of `cipherlearn.torch._integer_layers`, if that was imported at all."""
-    known = sys.modules.get("cipherlearn.torch._integer_layers")
+def _parts(module: torch.nn.Module, file: str, kind: str) -> list[Any]:
+    """Parts of a class of this package, if its file was imported at all: it loads torch."""
+    known = sys.modules.get(f"cipherlearn.torch.{file}")
     parts = [] if known is None else list(module.modules())
     return [part for part in parts if isinstance(part, getattr(known, kind))]
 
@@ -202,7 +202,7 @@ def _fake_quantize_exportable(module: torch.nn.Module) -> Iterator[None]:
         for part in fake_quantizers(module):
             part.forward = _Traced(part)
             patched.append(part)
-        for part in _integer_layers(module, "RoundedSums"):
+        for part in _parts(module, "_rounded_sums", "RoundedSums"):
             part.forward = _unchanged
             patched.append(part)
         yield

@@ -19,9 +19,9 @@ from cipherlearn.engines import CompileOptions
 from cipherlearn.errors import InvalidParameterError, InvalidTypeError, ModelError
 from cipherlearn.quantization.n_bits import LayerBits, get_n_bits_dict
 from cipherlearn.quantization.search import INPUT_BITS
-from cipherlearn.torch._integer_layers import RoundedSums
 from cipherlearn.torch._quantize import AUTO, Request
 from cipherlearn.torch._quantizers import brevitas_layers, require_brevitas, silent
+from cipherlearn.torch._rounded_sums import RoundedSums
 from cipherlearn.torch.compile import to_numpy_inputs
 from cipherlearn.torch.numpy_module import NumpyModule
 
