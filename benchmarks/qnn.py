@@ -74,7 +74,7 @@ def mnist(folder: Path | None = None, **options: Any) -> tuple[Any, float]:
 
 
 def widest_sum(circuit: Circuit, trials: int = TRIALS, seed: int = 0) -> int:
-    """Bits of the widest sum of weights that random and worst inputs lead to.
+    """Bits of the widest sum that random and worst inputs lead to, also as look-ups read it.
 
     The worst inputs of a product are those with every operand at one end, by the sign of its
     weight: no other leads further. Of later layers these operands are what look-ups may give.
@@ -90,20 +90,22 @@ def widest_sum(circuit: Circuit, trials: int = TRIALS, seed: int = 0) -> int:
     inputs = np.random.default_rng(seed).integers(
         known.lo, known.hi, (trials, *known.shape), endpoint=True
     )
-    products = [n for n in circuit.nodes if isinstance(n.primitive, ir.MatMul)]
-    positions = [circuit.nodes.index(node) for node in products]
-    observed = Circuit(circuit.nodes, tuple(positions))
-    found = list(evaluate(observed, inputs).outputs)
-    for node in products:
-        values, weights = (circuit.nodes[i] for i in node.inputs)
-        matrix = weights.primitive.values
-        low, high = values.interval.min, values.interval.max
-        found += [
-            np.where(matrix > 0, high, low).T[..., None] * matrix.T[..., None],
-            np.where(matrix > 0, low, high).T[..., None] * matrix.T[..., None],
-        ]
-        found[-2:] = [ends.sum(axis=1) for ends in found[-2:]]
-    return max(_signed_bits(int(v.min()), int(v.max())) for v in found)
+    ends: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    for position, node in enumerate(circuit.nodes):
+        if isinstance(node.primitive, ir.MatMul):
+            values, weights = (circuit.nodes[i] for i in node.inputs)
+            low, high = values.interval.min, values.interval.max
+            one, other = (weights.interval.lo * end for end in (low, high))
+            ends[position] = np.minimum(one, other).sum(axis=0), np.maximum(one, other).sum(axis=0)
+        elif isinstance(node.primitive, ir.Add) and node.inputs[0] in ends:
+            shift = circuit.nodes[node.inputs[1]].interval.lo.reshape(-1)
+            ends[position] = tuple(end + shift for end in ends[node.inputs[0]])
+    kept = evaluate(circuit, inputs, keep=ends).values
+    found = [
+        *(kept[position] for position in ends),
+        *(end for pair in ends.values() for end in pair),
+    ]
+    return max(_signed_bits(int(values.min()), int(values.max())) for values in found)
 
 
 def _signed_bits(low: int, high: int) -> int:

@@ -20,6 +20,7 @@ PAGES = [
     "docs/pipelines.md",
     "docs/networks.md",
     "docs/qat.md",
+    "docs/qnn.md",
 ]
 
 

@@ -18,7 +18,7 @@ from cipherlearn.torch._integer_layers import (
     Levels,
     LookupLinear,
     Precision,
-    limited,
+    one_way,
     shrunk,
 )
 
@@ -85,7 +85,7 @@ def randomize_window(layer: LookupLinear, seed: int) -> None:
     most = precision.accumulator_bits - precision.lookup_bits
     ends = np.sort(generator.normal(size=(2, len(layer.bias))), axis=0)
     ends *= 10.0 ** generator.integers(-6, 7, len(layer.bias))
-    layer.lowest, layer.highest = torch.tensor(ends, dtype=torch.float32)
+    layer.range.lowest, layer.range.highest = torch.tensor(ends, dtype=torch.float32)
     layer.lsbs.fill_(most if precision.is_proved else int(generator.integers(0, most + 1)))
 
 
@@ -169,15 +169,15 @@ def test_rows_are_shrunk_by_themselves() -> None:
     assert found.tolist() == [[2.0, -1.0, 1.0], [1.0, -1.0, 1.0]]
 
 
-def test_limits_of_weights() -> None:
+def test_weights_that_lead_to_one_side() -> None:
     weight = torch.tensor([[2.0, -3.0]])
-    ((whole, most),) = limited(weight, -8, 7, 100)
+    ((whole, largest),) = one_way(weight, -8, 7)
     assert torch.equal(whole, weight)
-    assert most == 100 // 8
-    (above, most_above), (below, most_below) = limited(weight, 0, 15, 100)
+    assert largest == 8
+    (above, largest_above), (below, largest_below) = one_way(weight, 0, 15)
     assert above.tolist() == [[2.0, 0.0]]
     assert below.tolist() == [[0.0, -3.0]]
-    assert most_above == most_below == 100 // 15
+    assert largest_above == largest_below == 15
 
 
 @settings(max_examples=200)
@@ -217,10 +217,14 @@ def test_no_input_leads_to_sums_of_more_bits(
     assert high.max() < 2 ** (precision.accumulator_bits - 1)
     assert matrix.min() >= precision.weights.lo
     assert matrix.max() <= precision.weights.hi
+    # As look-ups read them, from the middle of their range on, they have no more either.
+    shift = layer.offset(torch.tensor(unit)).numpy() - x.zero * matrix.sum(axis=0)
+    assert (low + shift).min() >= -(2 ** (precision.accumulator_bits - 1))
+    assert (high + shift).max() < 2 ** (precision.accumulator_bits - 1)
     if precision.is_proved:
-        shift = layer.offset(torch.tensor(unit)).numpy() - x.zero * matrix.sum(axis=0)
-        assert (low + shift).min() >= 0
-        assert (high + shift).max() <= (2**precision.lookup_bits - 1) * 2 ** int(layer.lsbs)
+        start, top = -(2 ** (precision.lookup_bits - 1)), 2 ** (precision.lookup_bits - 1) - 1
+        assert (low + shift).min() >= start * 2 ** int(layer.lsbs)
+        assert (high + shift).max() <= top * 2 ** int(layer.lsbs)
 
 
 @given(precision=precisions(), inputs=st.integers(1, 70), seed=st.integers(0, 10_000))
@@ -354,7 +358,7 @@ def test_ranges_follow_what_is_seen() -> None:
     def width(x: Levels, times: int) -> float:
         for _ in range(times):
             layer.activations(x)
-        return float((layer.highest - layer.lowest).mean())
+        return float((layer.range.highest - layer.range.lowest).mean())
 
     wide = width(large, 50)
     assert wide > width(small, 1) > 0.7 * wide  # not at once
@@ -381,10 +385,10 @@ def test_ranges_that_are_widened_have_room_for_the_rows() -> None:
         sums = (rows.integers.numpy() - rows.zero) @ matrix
         return sums + layer.offset(torch.tensor(unit, dtype=torch.float32)).numpy()
 
-    top = 31 * 2 ** int(layer.lsbs)
-    assert placed().min() < 0 or placed().max() > top
+    start, top = (steps * 2 ** int(layer.lsbs) for steps in (-16, 15))
+    assert placed().min() < start or placed().max() > top
     layer.cover(rows)
-    assert placed().min() >= 0
+    assert placed().min() >= start
     assert placed().max() <= top
 
 
@@ -420,6 +424,6 @@ def test_a_layer_takes_neurons_over() -> None:
     fewer.take_over(reader, slice(None), torch.tensor([1, 4]))
     assert torch.equal(fewer.weight, reader.weight[:, [1, 4]])
     assert torch.equal(fewer.bias, reader.bias)
-    known = whole.lowest.clone()
-    part.lowest.fill_(99.0)  # copies: the other one stays as it is
-    assert torch.equal(whole.lowest, known)
+    known = whole.range.lowest.clone()
+    part.range.lowest.fill_(99.0)  # copies: the other one stays as it is
+    assert torch.equal(whole.range.lowest, known)

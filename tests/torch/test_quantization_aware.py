@@ -11,7 +11,7 @@ from torch import nn
 from benchmarks.networks import digits_mlp, train
 from cipherlearn.errors import InvalidParameterError, InvalidTypeError, ModelError
 from cipherlearn.torch import build_quantized_module, compile_brevitas_qat_model, to_qat
-from cipherlearn.torch._quantizers import exportable
+from cipherlearn.torch._quantizers import exportable, trained_rounding
 from cipherlearn.torch._rounded_sums import RoundedSums
 
 pytest.importorskip("brevitas")
@@ -110,7 +110,7 @@ def test_layers_keep_their_weights_and_have_the_bits() -> None:
 def test_rounding_is_trained_for_and_left_to_the_compiler() -> None:
     x = rows((6,))
     net = to_qat(mlp(), x, 4, ROUNDED)
-    assert net.meta["rounding_threshold_bits"] == ROUNDED
+    assert trained_rounding(net) == ROUNDED
     rounds = [part for part in net.modules() if isinstance(part, RoundedSums)]
     assert len(rounds) == 2  # results are read by the client
     given = torch.tensor(x)
@@ -168,7 +168,7 @@ def test_training_makes_up_for_few_bits() -> None:
 def test_bits_are_found() -> None:
     case = digits_mlp()
     net = to_qat(case.net, case.calibration, labels=case.calibration_labels, max_drop=0.03)
-    assert set(net.meta["rounding_threshold_bits"]) == {"n_bits", "method"}
+    assert set(trained_rounding(net) or {}) == {"n_bits", "method"}
     widths = [float(getattr(net, q).act_quant.bit_width()) for q in quantizers(net)]
     assert all(2 <= width <= 8 for width in widths)
     with torch.no_grad():

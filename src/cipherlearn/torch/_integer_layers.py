@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from cipherlearn.circuit import IntValue, tabulate
+from cipherlearn.errors import InvalidParameterError
 from cipherlearn.quantization.accumulators import AccumulatorPlan, top_of_range
 from cipherlearn.torch._differentiable import rounded, rounded_with_noise
 from cipherlearn.torch._rounded_sums import SIGMA, SeenRange
@@ -145,7 +146,7 @@ class Levels:
     grid: IntegerGrid
 
 
-def shrunk(integers: torch.Tensor, values: torch.Tensor, most: int) -> torch.Tensor:
+def shrunk(integers: torch.Tensor, values: torch.Tensor, most: int | torch.Tensor) -> torch.Tensor:
     """Integers whose magnitudes add up to no more than a limit in each row.
 
     Those that were rounded up most are taken back by one.
@@ -156,7 +157,7 @@ def shrunk(integers: torch.Tensor, values: torch.Tensor, most: int) -> torch.Ten
         Values, rounded to the nearest.
     values : torch.Tensor, shape (rows, columns)
         Their magnitudes add up to no more than the limit.
-    most : int
+    most : int or torch.Tensor of shape (rows,)
     """
     size = integers.abs()
     excess = (size.sum(dim=1) - most).clamp(min=0)
@@ -169,20 +170,37 @@ def shrunk(integers: torch.Tensor, values: torch.Tensor, most: int) -> torch.Ten
     return integers - torch.sign(integers) * (place < excess[:, None])
 
 
-def limited(weight: torch.Tensor, low: int, high: int, most: int) -> list[tuple[torch.Tensor, int]]:
-    """Parts of weights, and what their magnitudes may add up to, so that no sum is too large.
+def one_way(weight: torch.Tensor, low: int, high: int) -> list[tuple[torch.Tensor, int]]:
+    """Weights that can lead a sum to one side together, and the largest value that meets them.
 
     Parameters
     ----------
     weight : torch.Tensor, shape (outputs, inputs)
     low, high : int
-        Least and largest value that meets a weight: around 0.
-    most : int
-        Largest magnitude of a sum.
+        Least and largest value that meets a weight: around 0, or from 0 on. Only positive weights
+        lead to large sums then, and only negative ones to small sums.
     """
     if low < 0:
-        return [(weight, most // max(-low, high))]
-    return [(weight.clamp(min=0), most // high), (weight.clamp(max=0), most // high)]
+        return [(weight, max(-low, high))]
+    return [(weight.clamp(min=0), high), (weight.clamp(max=0), high)]
+
+
+def check_elementwise(function: nn.Module, values: torch.Tensor) -> None:
+    """Raise `InvalidParameterError` unless a function gives a number for each value by itself."""
+    found = function(values)
+    if found.shape != values.shape or not bool(torch.isfinite(found).all()):
+        raise InvalidParameterError(
+            f"activation_function gives values of shape {tuple(found.shape)} for {values.numel()} "
+            f"sums of shape {tuple(values.shape)}; needed is a number for each"
+        )
+    rows, columns = (torch.arange(size, device=values.device) for size in values.shape)
+    kept = (rows[:, None] + columns) % 2 == 0
+    alone = function(torch.where(kept, values, values + 1))
+    if not torch.allclose(alone[kept], found[kept], rtol=1e-4, atol=1e-6):
+        raise InvalidParameterError(
+            "activation_function is not element-wise: one value changes the results of others. A "
+            "look-up gives a function of one value each"
+        )
 
 
 class IntegerLinear(nn.Module):
@@ -239,13 +257,24 @@ class IntegerLinear(nn.Module):
 
     def _at_least(self, scale: torch.Tensor, x: Levels) -> torch.Tensor:
         """Scales with which sums are within their bits."""
-        weight = self.weight.detach()
-        needed = [part.abs().sum(dim=1) / max(most, 1) for part, most in self._limited(weight, x)]
-        return self.precision.snapped(torch.stack([scale, *needed]).amax(dim=0))
+        return self.precision.snapped(torch.stack([scale, *self._needed(x)]).amax(dim=0))
 
-    def _limited(self, weight: torch.Tensor, x: Levels) -> list[tuple[torch.Tensor, int]]:
-        """Parts of weights, and what the magnitudes of their integers may add up to."""
-        return limited(weight, x.grid.lo, x.grid.hi, self.sums.hi)
+    def _needed(self, x: Levels) -> list[torch.Tensor]:
+        """The least scales with which sums stay within limits."""
+        return self._scales(x.grid.lo, x.grid.hi, self.sums.hi)
+
+    def _scales(self, low: int, high: int, most: int, besides: Any = 0.0) -> list[torch.Tensor]:
+        """Scales with which sums of values from low to high are no larger than a limit.
+
+        ``besides``, in steps of a scale of 1, is added to the sums.
+        """
+        parts = one_way(self.weight.detach(), low, high)
+        return [(part.abs().sum(dim=1) * top + besides) / most for part, top in parts]
+
+    def _limits(self, x: Levels, unit: torch.Tensor) -> list[tuple[int, int, Any]]:
+        """Least and largest value that meets a weight, and how large sums of these may be."""
+        del unit
+        return [(x.grid.lo, x.grid.hi, self.sums.hi)]
 
     def integers(self, scale: torch.Tensor, x: Levels) -> torch.Tensor:
         """The integer weights, shape (outputs, inputs), with gradients of the real ones."""
@@ -253,9 +282,10 @@ class IntegerLinear(nn.Module):
         with torch.no_grad():
             known = values.clamp(self.precision.weights.lo, self.precision.weights.hi)
             nearest = torch.round(known)
-            for number, (reals, most) in enumerate(self._limited(known, x)):
-                part, _ = self._limited(nearest, x)[number]
-                nearest = nearest - part + shrunk(part, reals, most)
+            for low, high, most in self._limits(x, scale * x.scale):
+                for number, (reals, top) in enumerate(one_way(known, low, high)):
+                    part, _ = one_way(nearest, low, high)[number]
+                    nearest = nearest - part + shrunk(part, reals, most // top)
         return nearest + (values - values.detach())
 
     @torch.no_grad()
@@ -320,7 +350,7 @@ class LookupLinear(IntegerLinear):
         # Gradients pass, whatever the scale is snapped to.
         scale = self.precision.snapped(scale.detach()) + (scale - scale.detach())
         zero = grid.lo + round(float(-low.detach() / scale.detach()))
-        return scale, zero
+        return scale, min(max(zero, grid.lo), grid.hi)
 
     def activations(self, x: Levels) -> Levels:
         """What look-ups give for integers."""
@@ -333,14 +363,14 @@ class LookupLinear(IntegerLinear):
         sums = self._sums(x, self.integers(scale, x))
         if self.training:
             self.range.follow((sums * unit).detach())
-        placed = (sums + self.offset(unit)).clamp(0, self._top)
+        placed = (sums + self.offset(unit)).clamp(self._start, self._start + self._top)
         noisy = self.training and not self.precision.is_exact
-        steps = rounded_with_noise(placed / self._step, SIGMA if noisy else 0.0)
+        steps = rounded_with_noise((placed - self._start) / self._step, SIGMA if noisy else 0.0)
         return self._looked_up(steps, unit)
 
     def _looked_up(self, steps: torch.Tensor, unit: torch.Tensor) -> Levels:
         """Activations of steps of the window, counted from 0."""
-        sums = (steps * self._step - self.offset(unit)) * unit
+        sums = (steps * self._step + self._start - self.offset(unit)) * unit
         reals = self.function(sums + self.bias)
         scale, zero = self.levels
         grid = self.precision.activations
@@ -354,27 +384,39 @@ class LookupLinear(IntegerLinear):
     def _top(self) -> int:
         return top_of_range(self.precision.lookup_bits, int(self.lsbs))
 
+    @property
+    def _start(self) -> int:
+        """Where the window begins: around 0, so that it has no more bits than it needs."""
+        return -int(2 ** (self.precision.lookup_bits + int(self.lsbs) - 1))
+
     def offset(self, unit: torch.Tensor) -> torch.Tensor:
         """What brings sums of a unit to the middle of the window, in integers."""
-        if self.precision.is_proved:
-            return torch.full_like(unit, self._top // 2).detach()
-        return torch.round(self._top / 2 - self.range.middle / unit).detach()
+        middle = torch.zeros_like(unit) if self.precision.is_proved else self.range.middle
+        return torch.round(self._start + self._top / 2 - middle / unit).detach()
 
     def scale(self, x: Levels) -> torch.Tensor:
         """What one step of the weights stands for: sums fill the window."""
+        spread = self.weight.detach().square().mean(dim=1).sqrt()
+        cut = spread * LEAST_CUT / self.precision.weights.hi
+        least = torch.maximum(cut, self._finest)
         if self.precision.is_proved:
-            return self._at_least(self._finest, x)
+            return self._at_least(least, x)
         filling = self.range.reach / (self._top * x.scale.detach())
-        largest = self.precision.weights.hi
-        cut = self.weight.detach().square().mean(dim=1).sqrt() * LEAST_CUT / largest
-        return self._at_least(torch.stack([filling, cut, self._finest]).amax(dim=0), x)
+        return self._at_least(torch.maximum(filling, least), x)
 
-    def _limited(self, weight: torch.Tensor, x: Levels) -> list[tuple[torch.Tensor, int]]:
-        parts = super()._limited(weight, x)
-        if not self.precision.is_proved:
-            return parts
-        # Half a window on each side of the zero.
-        return [*parts, *limited(weight, x.grid.lo - x.zero, x.grid.hi - x.zero, self._top // 2)]
+    def _needed(self, x: Levels) -> list[torch.Tensor]:
+        ends = x.grid.lo - x.zero, x.grid.hi - x.zero
+        if self.precision.is_proved:  # half a window on each side of the zero
+            return [*super()._needed(x), *self._scales(*ends, max(self._top // 2, 1))]
+        # Sums as look-ups read them, from the middle of their range on, are sums as well.
+        moved = self.range.middle.abs() / x.scale.detach()
+        return [*super()._needed(x), *self._scales(*ends, self.sums.hi - self._step, moved)]
+
+    def _limits(self, x: Levels, unit: torch.Tensor) -> list[tuple[int, int, Any]]:
+        ends = x.grid.lo - x.zero, x.grid.hi - x.zero
+        room = self.sums.hi - self.offset(unit).abs()
+        most = self._top // 2 if self.precision.is_proved else room
+        return [*super()._limits(x, unit), (*ends, most)]
 
     @torch.no_grad()
     def _calibrate(self, x: Levels) -> None:
@@ -382,6 +424,7 @@ class LookupLinear(IntegerLinear):
         sums = ((x.integers - x.zero) * x.scale) @ self.weight.T
         self.range.widen(sums)
         self._choose_rounding(x)
+        check_elementwise(self.function, sums + self.bias)
         reals = self.function(sums + self.bias)
         self.high.fill_(max(float(reals.max()), 1e-3) * FIRST_CLIP)
         self.low.fill_(min(float(reals.min()), 0.0) * FIRST_CLIP)
@@ -390,11 +433,12 @@ class LookupLinear(IntegerLinear):
         """How many bits rounding takes off: as many as let weights have their best steps."""
         most = self.precision.accumulator_bits - self.precision.lookup_bits
         best = self._usual * x.scale.detach()
-        filling = torch.log2(
-            self.range.reach.clamp(min=1e-9) / (best * self.precision.steps)
-        ).median()
-        proved = self.precision.is_proved
-        self.lsbs.fill_(most if proved else int(filling.round().clamp(0, most)))
+        reach = self.range.reach.clamp(min=1e-9)
+        if self.precision.is_proved:
+            largest = max(x.grid.hi - x.zero, x.zero - x.grid.lo)
+            reach = self.weight.detach().abs().sum(dim=1) * 2 * largest * x.scale.detach()
+        filling = torch.log2(reach / (best * self.precision.steps)).median()
+        self.lsbs.fill_(int(filling.round().clamp(0, most)))
 
     @torch.no_grad()
     def cover(self, x: Levels) -> Levels:
@@ -416,17 +460,25 @@ class LookupLinear(IntegerLinear):
             for name in ("lsbs", "low", "high"):
                 getattr(self, name).copy_(getattr(other, name))
 
+    @torch.no_grad()
+    def reach_of_activations(self, x: Levels) -> tuple[Levels, torch.Tensor]:
+        """What activations stand for, and how far those of each neuron vary over the window."""
+        unit = self.scale(x) * x.scale
+        steps = torch.arange(self.precision.steps + 1, dtype=torch.float32, device=unit.device)
+        found = self._looked_up(steps[:, None].expand(-1, len(unit)), unit)
+        reach = found.integers.amax(dim=0) - found.integers.amin(dim=0)
+        return found, reach * found.scale
+
     def emit(self, value: IntValue, x: Levels) -> tuple[IntValue, Levels]:
         """The layer in a circuit: activations of integers, and what these stand for."""
         weights, unit = self.matrix(x)
         units = torch.tensor(unit, dtype=torch.float32)
         shift = self.offset(units).numpy().astype(np.int64) - x.zero * weights.sum(axis=0)
-        top = np.array(self._top)
         plan = AccumulatorPlan(
             np.ones_like(shift),
             shift,
-            np.zeros_like(top),
-            top,
+            np.array(self._start),
+            np.array(self._start + self._top),
             int(self.lsbs),
             self.precision.is_exact,
         )
@@ -436,9 +488,11 @@ class LookupLinear(IntegerLinear):
         return result.astype(np.int64), levels  # type: ignore[return-value]
 
     def _table(self, unit: torch.Tensor) -> Callable[[np.ndarray], np.ndarray]:
+        """Activations of what a look-up reads: arrays (n, 1, channels), or one for all of them."""
+
         def function(placed: np.ndarray) -> np.ndarray:
-            steps = torch.tensor(placed.reshape(-1, 1) / self._step, dtype=torch.float32)
-            found = self._looked_up(steps.expand(-1, len(unit)), unit).integers
-            return found.numpy().astype(np.float64).reshape(len(placed), 1, -1)
+            read = (placed.reshape(len(placed), -1) - self._start) / self._step
+            steps = torch.tensor(read, dtype=torch.float32).expand(-1, len(unit))
+            return self._looked_up(steps, unit).integers.numpy().astype(np.float64)[:, None]
 
         return function

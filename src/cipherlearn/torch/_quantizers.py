@@ -73,6 +73,16 @@ def trains_on_integers(model: Any) -> bool:
     return hasattr(model, "modules") and bool(_parts(model, "_integer_layers", "IntegerLinear"))
 
 
+def trained_rounding(module: torch.nn.Module) -> dict[str, Any] | None:
+    """The rounding that a network of `to_qat` was trained for, as users would give it."""
+    parts = _parts(module, "_rounded_sums", "RoundedSums")
+    if not parts:
+        return None
+    exact = all(part.exact for part in parts)
+    kept = max(part.kept for part in parts)
+    return {"n_bits": kept, "method": "exact" if exact else "approximate"}
+
+
 def _parts(module: torch.nn.Module, file: str, kind: str) -> list[Any]:
     """Parts of a class of this package, if its file was imported at all: it loads torch."""
     known = sys.modules.get(f"cipherlearn.torch.{file}")

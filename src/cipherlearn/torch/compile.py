@@ -21,7 +21,12 @@ from cipherlearn.quantization.calibration import as_array
 from cipherlearn.quantization.circuit_model import check_encryption_status
 from cipherlearn.quantization.quantized_module import QuantizedModule
 from cipherlearn.torch._quantize import AUTO, Request
-from cipherlearn.torch._quantizers import brevitas_layers, require_brevitas, trains_on_integers
+from cipherlearn.torch._quantizers import (
+    brevitas_layers,
+    require_brevitas,
+    trained_rounding,
+    trains_on_integers,
+)
 from cipherlearn.torch.numpy_module import NumpyModule
 
 if TYPE_CHECKING:
@@ -231,11 +236,10 @@ def compile_brevitas_qat_model(
         If ``n_bits`` and the network disagree, or another option is out of what is accepted.
     """
     given = {**locals(), "n_bits": AUTO if n_bits is None else n_bits, "import_qat": True}
-    if rounding_threshold_bits is None:  # `to_qat` notes what it was made for
-        known = getattr(torch_model, "meta", {})
-        given["rounding_threshold_bits"] = known.get("rounding_threshold_bits")
     require_brevitas()
     _check_module(torch_model, "compile_brevitas_qat_model")
+    if rounding_threshold_bits is None:
+        given["rounding_threshold_bits"] = trained_rounding(torch_model)
     if not has_any_qnn_layers(torch_model):
         raise InvalidTypeError(
             "the network holds no layers of Brevitas: compile_torch_model quantizes it after "

@@ -7,7 +7,8 @@ first: where a function of single values gives it, so that function and quantize
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+import operator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from torch import fx, nn
 from cipherlearn.engines import CompileOptions
 from cipherlearn.errors import InvalidParameterError, InvalidTypeError, ModelError
 from cipherlearn.quantization.n_bits import LayerBits, get_n_bits_dict
+from cipherlearn.quantization.quantizers import check_bits
 from cipherlearn.quantization.search import INPUT_BITS
 from cipherlearn.torch._quantize import AUTO, Request
 from cipherlearn.torch._quantizers import brevitas_layers, require_brevitas, silent
@@ -26,7 +28,7 @@ from cipherlearn.torch.compile import to_numpy_inputs
 from cipherlearn.torch.numpy_module import NumpyModule
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    pass
 
 #: Layers with weights, and what takes their place.
 PRODUCTS: dict[type[nn.Module], str] = {
@@ -37,6 +39,17 @@ PRODUCTS: dict[type[nn.Module], str] = {
     nn.ConvTranspose1d: "QuantConvTranspose1d",
     nn.ConvTranspose2d: "QuantConvTranspose2d",
 }
+
+#: Operators that change a value, and those that give another.
+_NOT_IN_PLACE: dict[Any, Any] = {
+    operator.iadd: operator.add,
+    operator.isub: operator.sub,
+    operator.imul: operator.mul,
+    operator.itruediv: operator.truediv,
+}
+
+#: Most bits of weights and activations.
+MOST_BITS = 8
 
 #: Parameters of layers, which are also those of what takes their place.
 _GEOMETRY = (
@@ -78,7 +91,7 @@ _MOVING = frozenset(
         *("transpose", "unsqueeze", "view"),
     )
 )
-_JOINING = frozenset(("add", "cat", "concat", "iadd", "maximum", "minimum", "stack", "sub"))
+_JOINING = frozenset(("add", "cat", "concat", "maximum", "minimum", "stack", "sub"))
 _MIXING = frozenset(
     (
         *("adaptive_avg_pool1d", "adaptive_avg_pool2d", "avg_pool1d", "avg_pool2d", "bmm"),
@@ -135,8 +148,9 @@ def to_qat(
         `cipherlearn.quantization.search_bits`. A larger ``max_drop``, or ``max_seconds``, finds
         fewer bits, for training to make up for.
     rounding_threshold_bits : optional
-        As for `compile_torch_model`: `compile_brevitas_qat_model` will take it, where it is given
-        none, from the network (``net.meta["rounding_threshold_bits"]``). Where ``n_bits`` is
+        As for `compile_torch_model`. Training rounds alike, and `compile_brevitas_qat_model` takes
+        it from the network. The ranges that the compiler chooses are its own: single values differ
+        from those of the network in evaluation, which are as exact. Where ``n_bits`` is
         ``"auto"``, None takes what it found.
     labels, max_drop, max_seconds
         As for `compile_torch_model`, where bits are found.
@@ -164,16 +178,28 @@ def to_qat(
     require_brevitas()
     given = {**locals(), "import_qat": False}
     request = Request.of(given)
-    arrays = to_numpy_inputs(inputset)
+    rows = _rows(net, to_numpy_inputs(inputset))
     traced = _traced(net)
-    plan = _Plan.of(traced)
-    bits = _bits(net, request, arrays)
-    rows = tuple(torch.tensor(array) for array in arrays)
-    with silent():
-        _quantize(traced, plan, bits, _ranges(traced, plan, rows))
+    seen = _seen(traced, rows)
+    plan = _Plan.of(traced, seen)
+    bits = _bits(net, request, tuple(each.numpy() for each in rows))
+    with silent(), torch.random.fork_rng(devices=[]):
+        _quantize(traced, plan, bits, seen)
         _calibrate(traced, rows)
-    traced.meta["rounding_threshold_bits"] = bits.rounding
     return traced.train()
+
+
+def _rows(net: nn.Module, arrays: tuple[np.ndarray, ...]) -> tuple[torch.Tensor, ...]:
+    """Rows as the network takes them: real ones in its precision."""
+    floats = [p.dtype for p in net.parameters() if p.dtype.is_floating_point]
+    if floats and floats[0] not in (torch.float32, torch.float64):
+        raise InvalidParameterError(f"the network computes in {floats[0]}: net.float() first")
+    if not all(np.isfinite(array).all() for array in arrays):
+        raise InvalidParameterError(
+            "rows hold values that are infinite or not numbers: no integer stands for them"
+        )
+    tensors = (torch.tensor(array) for array in arrays)
+    return tuple(t.float() if t.dtype.is_floating_point else t for t in tensors)
 
 
 def _bits(net: nn.Module, request: Request, arrays: tuple[np.ndarray, ...]) -> QatBits:
@@ -185,6 +211,8 @@ def _bits(net: nn.Module, request: Request, arrays: tuple[np.ndarray, ...]) -> Q
                 "rounding_threshold_bits='auto' needs n_bits='auto': give its bits"
             )
         found = get_n_bits_dict(request.n_bits)  # type: ignore[arg-type]
+        check_bits(found["op_weights"], "n_bits of weights", MOST_BITS, lowest=2)
+        check_bits(found["op_inputs"], "n_bits of activations", MOST_BITS)
         common = LayerBits(found["op_weights"], found["op_inputs"], None)
         kept = (
             None
@@ -212,13 +240,19 @@ def _method(exact: bool) -> str:
 
 def _traced(net: nn.Module) -> fx.GraphModule:
     """A copy whose operations are nodes of a graph."""
+    copied = copy.deepcopy(net).float().eval()
     try:
-        return fx.symbolic_trace(copy.deepcopy(net).eval())
+        # A single layer would be traced into.
+        traced = fx.symbolic_trace(nn.Sequential(copied) if type(net) in PRODUCTS else copied)
     except Exception as error:
         raise ModelError(
             f"torch.fx cannot trace the network ({error}): what it computes must not depend on "
             "values. Write it with layers of Brevitas instead (see compile_brevitas_qat_model)"
         ) from error
+    for node in traced.graph.nodes:  # what is quantized must not be changed in place
+        node.target = _NOT_IN_PLACE.get(node.target, node.target)
+    traced.recompile()
+    return traced
 
 
 @dataclass(frozen=True)
@@ -233,22 +267,25 @@ class _Plan:
         What is quantized; what is added or joined has one quantizer.
     readers : dict of fx.Node to tuple of int
         Numbers of the products that read what is quantized.
+    kinds : dict of fx.Node to str
+        What nodes do to tensors.
     """
 
     products: tuple[fx.Node, ...]
     groups: tuple[tuple[fx.Node, ...], ...]
     readers: dict[fx.Node, tuple[int, ...]]
+    kinds: dict[fx.Node, str]
 
     @classmethod
-    def of(cls, traced: fx.GraphModule) -> _Plan:
-        """For a traced network.
+    def of(cls, traced: fx.GraphModule, seen: Mapping[fx.Node, float]) -> _Plan:
+        """For a traced network, and nodes that have tensors for values.
 
         Raises
         ------
         ModelError
             If there are operations that are not known; all are listed.
         """
-        kinds = {node: _kind(node, traced) for node in traced.graph.nodes}
+        kinds = _kinds(traced, seen)
         unknown = [
             f"- {node.name}: {_told(node, traced)}" for node, kind in kinds.items() if not kind
         ]
@@ -256,7 +293,9 @@ class _Plan:
             raise ModelError(
                 "to_qat does not know how these operations are quantized:\n"
                 + "\n".join(unknown)
-                + "\nWrite the network with layers of Brevitas instead, or leave them to the client"
+                + "\nWrite linear and convolution as layers (torch.nn.Linear, ...), take "
+                "parametrizations off, and use layers of Brevitas for the rest, or leave it to the "
+                "client"
             )
         products = tuple(node for node, kind in kinds.items() if kind == "product")
         if not products:
@@ -266,7 +305,7 @@ class _Plan:
         for node, kind in kinds.items():
             if kind not in ("product", "mixing", "joining"):
                 continue
-            sources = [_source(each, kinds) for each in _operands(node)]
+            sources = [_source(each, kinds) for each in node.all_input_nodes if each in kinds]
             for source in sources:
                 group_of.setdefault(source, {source})
                 if kind == "product":
@@ -277,7 +316,7 @@ class _Plan:
         order = {node: place for place, node in enumerate(traced.graph.nodes)}
         distinct = {id(group): sorted(group, key=order.__getitem__) for group in group_of.values()}
         groups = sorted((tuple(g) for g in distinct.values()), key=lambda g: order[g[0]])
-        return cls(products, tuple(groups), readers)
+        return cls(products, tuple(groups), readers, kinds)
 
 
 def _name(node: fx.Node) -> str:
@@ -286,30 +325,42 @@ def _name(node: fx.Node) -> str:
     return name.rstrip("_").lstrip("_")
 
 
-def _kind(node: fx.Node, traced: fx.GraphModule) -> str:
-    """What a node does to values; empty if that is not known."""
-    if node.op in ("placeholder", "output", "get_attr"):
+def _kinds(traced: fx.GraphModule, seen: Mapping[fx.Node, float]) -> dict[fx.Node, str]:
+    """What nodes do to tensors; empty where that is not known."""
+    nodes = (node for node in traced.graph.nodes if node in seen or node.op == "output")
+    return {node: _kind(node, traced, seen) for node in nodes if node.op != "get_attr"}
+
+
+def _kind(node: fx.Node, traced: fx.GraphModule, seen: Mapping[fx.Node, float]) -> str:
+    """What a node does to tensors; empty if that is not known."""
+    if node.op in ("placeholder", "output"):
         return node.op
     if node.op == "call_module":
-        module = traced.get_submodule(str(node.target))
-        if type(module) in PRODUCTS:
-            return "product"
-        name = type(module).__name__
-        for kind, known in (
-            ("moving", _MOVING_MODULES),
-            ("mixing", _POOLING_MODULES),
-            ("elementwise", _ELEMENTWISE_MODULES),
-        ):
-            if name.startswith(known):
-                return kind
-        return ""
+        return _kind_of_module(traced.get_submodule(str(node.target)))
     name = _name(node)
+    tensors = [each for each in node.all_input_nodes if each in seen]
+    several, held = len(tensors) > 1, any(each.op == "get_attr" for each in tensors)
     if name in _JOINING or name == "mul":
-        if len(list(_operands(node))) < 2:
+        if not several or (held and name in ("add", "sub", "mul")):
             return "elementwise"
-        return "joining" if name in _JOINING else "mixing"
-    for kind, names in (("moving", _MOVING), ("mixing", _MIXING), ("elementwise", _ELEMENTWISE)):
-        if name in names:
+        return "" if held else "joining" if name in _JOINING else "mixing"
+    if name in _MIXING:
+        return "" if held else "mixing"
+    if name in _MOVING:
+        return "moving"
+    return "elementwise" if name in _ELEMENTWISE and not several else ""
+
+
+def _kind_of_module(module: nn.Module) -> str:
+    if type(module) in PRODUCTS:
+        return "product"
+    name = type(module).__name__
+    for kind, known in (
+        ("moving", _MOVING_MODULES),
+        ("mixing", _POOLING_MODULES),
+        ("elementwise", _ELEMENTWISE_MODULES),
+    ):
+        if name.startswith(known):
             return kind
     return ""
 
@@ -320,43 +371,47 @@ def _told(node: fx.Node, traced: fx.GraphModule) -> str:
     return _name(node)
 
 
-def _operands(node: fx.Node) -> Iterator[fx.Node]:
-    """Tensors that are computed on: no constants of the network, and no sizes."""
-    for each in node.all_input_nodes:
-        if each.op != "get_attr" and _name(each) not in ("size", "getattr"):
-            yield each
-
-
 def _source(node: fx.Node, kinds: Mapping[fx.Node, str]) -> fx.Node:
     """Where values come from that are only moved."""
     while kinds[node] == "moving":
-        node = next(_operands(node))
+        node = next(each for each in node.all_input_nodes if each in kinds)
     return node
 
 
 class _Ranges(fx.Interpreter):
-    """Notes the smallest of some values while the network is run."""
+    """Notes the smallest value of each tensor while the network is run."""
 
-    def __init__(self, traced: fx.GraphModule, noted: Iterable[fx.Node]) -> None:
+    def __init__(self, traced: fx.GraphModule) -> None:
         super().__init__(traced)
-        self.noted = set(noted)
         self.least: dict[fx.Node, float] = {}
 
     def run_node(self, n: fx.Node) -> Any:
         """The value of a node."""
         value = super().run_node(n)
-        if n in self.noted:
+        if isinstance(value, torch.Tensor) and n.op != "output":
             self.least[n] = float(value.min())
+        elif isinstance(value, (tuple, list)) and any(isinstance(v, torch.Tensor) for v in value):
+            self.least[n] = 0.0  # parts, which are taken out before they are used
         return value
 
 
-def _ranges(
-    traced: fx.GraphModule, plan: _Plan, rows: tuple[torch.Tensor, ...]
-) -> dict[fx.Node, float]:
-    """The smallest of all values that are to be quantized."""
-    noting = _Ranges(traced, (node for group in plan.groups for node in group))
-    with torch.no_grad():
-        noting.run(*rows)
+def _seen(traced: fx.GraphModule, rows: tuple[torch.Tensor, ...]) -> dict[fx.Node, float]:
+    """The smallest value of each tensor that is computed.
+
+    Raises
+    ------
+    InvalidParameterError
+        If the network does not take the rows.
+    """
+    noting = _Ranges(traced)
+    try:
+        with torch.no_grad():
+            noting.run(*rows)
+    except Exception as error:  # whatever layers raise
+        shapes = ", ".join(str(tuple(each.shape)) for each in rows)
+        raise InvalidParameterError(
+            f"the network does not take the inputset, of shape {shapes}: {error}"
+        ) from error
     return noting.least
 
 
@@ -374,13 +429,19 @@ def _quantize(
         made = getattr(qnn, PRODUCTS[type(layer)])(
             **{name: getattr(layer, name) for name in _GEOMETRY if hasattr(layer, name)},
             bias=layer.bias is not None,
-            weight_quant=quant.Int8WeightPerChannelFloatMSE,
+            weight_quant=(
+                quant.Int8WeightPerTensorFloatMSE
+                if "Transpose" in type(layer).__name__  # its channels are on another axis
+                else quant.Int8WeightPerChannelFloatMSE
+            ),
             weight_bit_width=bits.of(number).weights,
         )
         made.load_state_dict(layer.state_dict(), strict=False)
+        for part, parameter in layer.named_parameters():  # what is frozen stays so
+            made.get_parameter(part).requires_grad_(parameter.requires_grad)
         parent, _, name = str(node.target).rpartition(".")
         setattr(traced.get_submodule(parent), name, made)
-    kinds = {node: _kind(node, traced) or "product" for node in traced.graph.nodes}
+    kinds = {**dict.fromkeys(traced.graph.nodes, "size"), **plan.kinds}
     for place, group in enumerate(plan.groups):
         signed = any(least[node] < 0 for node in group)
         # Ranges that leave the least error: of few bits, those of the largest values are far off.
@@ -425,7 +486,8 @@ def _round(traced: fx.GraphModule, node: fx.Node, name: str, rounding: Mapping[s
 
 def _insert(traced: fx.GraphModule, node: fx.Node, name: str, kinds: Mapping[fx.Node, str]) -> None:
     """Let what computes on integers read a value through a quantizer."""
-    readers = [user for user in node.users if kinds[user] not in ("elementwise", "output")]
+    idle = ("elementwise", "output", "size")
+    readers = [user for user in node.users if kinds[user] not in idle]
     after = node
     if node.op == "placeholder":  # these come first, all of them
         after = [each for each in traced.graph.nodes if each.op == "placeholder"][-1]

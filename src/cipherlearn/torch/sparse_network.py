@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from cipherlearn.circuit import Builder
 from cipherlearn.errors import (
     InvalidParameterError,
     InvalidShapeError,
+    InvalidTypeError,
     NotCalibratedError,
 )
 from cipherlearn.onnx import Graph, Node, TensorInfo
@@ -86,8 +87,9 @@ class SparseQuantNeuralNetwork(nn.Module):
         Whether rounding to these bits is exact, which costs a look-up for each bit taken off.
     bounds : {"observed", "proved"}, default="observed"
         Whether the bits that look-ups read are those of the range of sums that training led to
-        (sums beyond it are counted and warned of, and wrong), or of all ``n_accum_bits``, which no
-        input leaves, and which leaves fewer steps to what does occur.
+        (sums beyond it are clipped in the clear, counted and warned of; encrypted, they give a
+        wrong result), or of all that any input can lead to, which leaves fewer steps to what does
+        occur.
     input_ranges : {"feature", "tensor"}, default="feature"
         Whether each feature is quantized over its own range, or all over one (pixels).
 
@@ -129,7 +131,7 @@ class SparseQuantNeuralNetwork(nn.Module):
     ) -> None:
         super().__init__()
         # What a copy with fewer neurons is made of.
-        self._parameters_given = {k: v for k, v in locals().items() if k in _names(type(self))}
+        self._parameters_given = {k: v for k, v in locals().items() if k in _PARAMETERS}
         for name, count in (
             ("input_dim", input_dim),
             ("n_layers", n_layers),
@@ -167,6 +169,7 @@ class SparseQuantNeuralNetwork(nn.Module):
         NotCalibratedError
             In evaluation mode, if no row was seen in training mode.
         """
+        self._check_rows(x)
         if self.training:
             self.observe(x)
         levels = self._input_levels(x)
@@ -188,16 +191,26 @@ class SparseQuantNeuralNetwork(nn.Module):
         ----------
         x : torch.Tensor, shape (rows, features)
         """
-        if x.ndim != 2 or x.shape[1] != len(self.input_low) or not len(x):
-            raise InvalidShapeError(
-                f"rows of shape {tuple(x.shape)} were given; the network takes (rows, "
-                f"{len(self.input_low)})"
-            )
+        self._check_rows(x)
         low, high = x.double().amin(dim=0), x.double().amax(dim=0)
         if self.input_ranges == "tensor":
             low, high = low.min().expand_as(low), high.max().expand_as(high)
         self.input_low = torch.minimum(self.input_low, low)
         self.input_high = torch.maximum(self.input_high, high)
+
+    def _check_rows(self, x: Any) -> None:
+        """Raise an error unless rows are finite numbers of all features."""
+        if not isinstance(x, torch.Tensor):
+            raise InvalidTypeError(f"the network takes a torch.Tensor, not {type(x).__name__}")
+        if x.ndim != 2 or x.shape[1] != len(self.input_low) or not len(x):
+            raise InvalidShapeError(
+                f"rows of shape {tuple(x.shape)} were given; the network takes (rows, "
+                f"{len(self.input_low)})"
+            )
+        if not bool(torch.isfinite(x).all()):
+            raise InvalidParameterError(
+                "rows hold values that are infinite or not numbers: no integer stands for them"
+            )
 
     @torch.no_grad()
     def calibrate(self, x: torch.Tensor) -> None:
@@ -292,18 +305,21 @@ class SparseQuantNeuralNetwork(nn.Module):
     def _emitted(self, scale: np.ndarray, shift: np.ndarray) -> QuantizedModule:
         grid, features = self.precision.activations, len(self.input_low)
         builder = Builder()
-        value = builder.input(ROWS, (1, features), grid.lo, grid.hi)
+        given = value = builder.input(ROWS, (1, features), grid.lo, grid.hi)
         levels = self._levels_of(torch.zeros(1, features))
         for number, layer in enumerate(self._lookups):
             with builder.scope(f"layer{number}"):
                 value, levels = layer.emit(value, levels)
         weights, unit = self.last.matrix(levels)
         constant = self.last.bias.double().numpy() - unit * levels.zero * weights.sum(axis=0)
-        if not weights.any():
-            # No engine computes a constant: sums that count for nothing stand for it.
-            weights, unit = np.ones_like(weights), np.zeros_like(unit)
         with builder.scope(SCORES):
-            circuit = builder.finish([value @ weights], [SCORES])
+            sums = value @ weights
+            if not sums.encrypted or bool((sums.interval.lo == sums.interval.hi).all()):
+                # No engine computes a constant: an input that counts for nothing stands for it.
+                constant = constant + unit * sums.interval.lo.reshape(-1)
+                first = np.eye(features, 1, dtype=np.int64)
+                sums, unit = given @ first.repeat(len(unit), axis=1), np.zeros_like(unit)
+            circuit = builder.finish([sums], [SCORES])
         module = QuantizedModule((ROWS,), (SCORES,), {})
         quantizer = quantizer_of_results(circuit.output_nodes[0].interval, unit * scale)
         module.restore(circuit, [_unit_quantizer(grid)], [quantizer])
@@ -314,7 +330,7 @@ class SparseQuantNeuralNetwork(nn.Module):
     def pruned(self, n_prune_neurons_percentage: float) -> SparseQuantNeuralNetwork:
         """A smaller network of the neurons that matter most, to be trained further.
 
-        A neuron matters as much as the weights that read it, times the reach of its activations.
+        A neuron matters as much as the weights that read it, times how far its activations vary.
 
         Parameters
         ----------
@@ -328,6 +344,9 @@ class SparseQuantNeuralNetwork(nn.Module):
             If it is not from 0 to less than 1, or no more than are left out already.
         """
         check_pruned_share(n_prune_neurons_percentage)
+        self._check_calibrated()
+        if not self._lookups:
+            raise InvalidParameterError("a network of one layer has no hidden neurons to leave out")
         known = self._parameters_given["n_prune_neurons_percentage"]
         if n_prune_neurons_percentage <= known:
             raise InvalidParameterError(
@@ -335,23 +354,20 @@ class SparseQuantNeuralNetwork(nn.Module):
                 f"neurons than are left out already ({known})"
             )
         given = {**self._parameters_given, "n_prune_neurons_percentage": n_prune_neurons_percentage}
-        smaller = type(self)(**given)
+        smaller = SparseQuantNeuralNetwork(**given)
         smaller.input_low, smaller.input_high = self.input_low.clone(), self.input_high.clone()
         kept: torch.Tensor | slice = slice(None)
         readers = [*self._lookups[1:], self.last]
-        for layer, fewer, reader in zip(self._lookups, smaller._lookups, readers, strict=True):  # noqa: SLF001
-            reach = layer.range.reach * reader.weight.detach().abs().sum(dim=0)
+        levels = self._levels_of(torch.zeros(1, len(self.input_low)))
+        for layer, fewer, reader in zip(self._lookups, smaller._lookups, readers, strict=True):
+            levels, varies = layer.reach_of_activations(levels)
+            reach = varies * reader.weight.detach().abs().sum(dim=0)
             order = reach.argsort(descending=True, stable=True)
             chosen = order[: len(fewer.bias)].sort().values
             fewer.take_over(layer, chosen, kept)
             kept = chosen
         smaller.last.take_over(self.last, slice(None), kept)
         return smaller.train(self.training)
-
-
-def _names(cls: type) -> Sequence[str]:
-    """Parameters of a class, by name."""
-    return list(inspect.signature(cls).parameters)
 
 
 def units_of(low: np.ndarray, span: np.ndarray) -> Graph:
@@ -394,3 +410,7 @@ def _with_constant(constant: np.ndarray) -> Graph:
         constants={"bias": constant},
         opset=_OPSET,
     )
+
+
+#: Names of the parameters of the network, which subclasses may hide.
+_PARAMETERS = frozenset(inspect.signature(SparseQuantNeuralNetwork).parameters)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from sklearn.base import clone
 
-from cipherlearn.errors import InvalidTypeError, ModelError
+from cipherlearn.errors import InvalidParameterError, InvalidTypeError, ModelError
 from cipherlearn.quantization import QuantizedModule
 from cipherlearn.quantization.circuit_model import CircuitModel
 from cipherlearn.sklearn._lookups import WithLookups
@@ -175,6 +175,11 @@ class NeuralNet(NestedParameters, WithLookups):
         self.check_model_is_fitted()
         check_pruned_share(n_prune_neurons_percentage)
         smaller = self.base_module.pruned(n_prune_neurons_percentage)
+        if len(known := getattr(self, "classes_", ())) and not np.array_equal(known, np.unique(y)):
+            raise InvalidParameterError(
+                f"y holds the classes {np.unique(y)}; the network, which is trained further, knows "
+                f"{known}"
+            )
         found: Self = clone(self).set_params(
             module__n_prune_neurons_percentage=n_prune_neurons_percentage
         )

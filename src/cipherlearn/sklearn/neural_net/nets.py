@@ -22,7 +22,7 @@ from torch import nn
 
 from cipherlearn.errors import InvalidParameterError, ModelError
 from cipherlearn.sklearn.neural_net.parameters import NestedParameters, check_names
-from cipherlearn.torch._sparse_parameters import as_module, hidden_width
+from cipherlearn.torch._sparse_parameters import as_module, check_count, hidden_width
 from cipherlearn.torch.distillation import one_thread
 from cipherlearn.torch.sparse_network import SparseQuantNeuralNetwork
 
@@ -55,6 +55,9 @@ class DenseNetwork(nn.Module):
         As for `SparseQuantNeuralNetwork`.
     """
 
+    input_low: torch.Tensor
+    input_high: torch.Tensor
+
     def __init__(
         self,
         input_dim: int,
@@ -72,11 +75,13 @@ class DenseNetwork(nn.Module):
             layers += [nn.Linear(before, hidden), as_module(activation_function)]
             before = hidden
         self.layers = nn.Sequential(*layers, nn.Linear(before, n_outputs))
-        self.input_low, self.input_high = torch.zeros(input_dim), torch.ones(input_dim)
+        self.register_buffer("input_low", torch.full((input_dim,), torch.inf, dtype=torch.float64))
+        self.register_buffer("input_high", -self.input_low)
 
     def observe(self, x: torch.Tensor) -> None:
-        """Take the ranges of features: units of these are what is computed with."""
-        self.input_low, self.input_high = x.amin(dim=0), x.amax(dim=0)
+        """Widen the ranges of features to some rows: it computes with units of these."""
+        self.input_low = torch.minimum(self.input_low, x.double().amin(dim=0))
+        self.input_high = torch.maximum(self.input_high, x.double().amax(dim=0))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Scores of rows."""
@@ -118,12 +123,7 @@ class TrainedNet(NestedParameters, BaseEstimator, ABC):  # type: ignore[misc]
             Begin with its weights; by default, with random ones.
         """
         goes_on = self.warm_start and hasattr(self, "net_") and network is None
-        rows, targets = self._checked(X, y, known=goes_on)
-        with self._seeded(), one_thread():
-            if not goes_on:
-                self.net_ = self._made(rows, targets, network)
-            self._train(rows, targets)
-        return self
+        return self._fitted(X, y, network, goes_on=goes_on)
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None) -> Self:
         """Train further: another `max_epochs` on these rows.
@@ -135,53 +135,90 @@ class TrainedNet(NestedParameters, BaseEstimator, ABC):  # type: ignore[misc]
         classes : array-like, optional
             Of the first call: all classes there are. Default: those of its rows.
         """
-        known = hasattr(self, "net_")
-        rows, targets = self._checked(X, y, known=known, classes=classes)
+        return self._fitted(X, y, None, goes_on=hasattr(self, "net_"), classes=classes)
+
+    def _fitted(self, X: Any, y: Any, network: Any, *, goes_on: bool, classes: Any = None) -> Self:
+        self._check_parameters()
+        rows, targets = self._checked(X, y, known=goes_on, classes=classes)
         with self._seeded(), one_thread():
-            if not known:
-                self.net_ = self._made(rows, targets, None)
-            self._train(rows, targets)
+            before = []
+            if goes_on:  # rates begin anew, and parameters of training may be others
+                self._check_same_network()
+                network, before = self.net_.module_, self.net_.history
+            net = self._made(rows, targets, network)
+            self._train(net, rows, targets)
+            net.history_ = skorch.history.History([*before, *net.history])
+            self.net_ = net
         return self
 
-    def _settle(self, rows: np.ndarray) -> None:
-        """What is left to do after training."""
-        network = self.net_.module_
-        if isinstance(network, SparseQuantNeuralNetwork):
-            network.calibrate(torch.tensor(rows, device=network.input_low.device))
-
-    def _train(self, rows: np.ndarray, targets: np.ndarray) -> None:
-        self.net_.module_.observe(torch.tensor(rows, device=self.device))
-        self.net_.partial_fit(rows, targets)
-        self._settle(rows)
-        weights = self.net_.module_.state_dict().values()
-        if not all(bool(torch.isfinite(each).all()) for each in weights):
-            raise ModelError(
-                f"training diverged: some weights are infinite or not numbers. Lower lr ({self.lr})"
-                ", or scale features and targets"
+    def _check_parameters(self) -> None:
+        """Raise an error for parameters of training that are out of range."""
+        check_names(vars(self).get("_library_params", {}))
+        for name in ("max_epochs", "batch_size"):
+            if getattr(self, name) is not None:
+                check_count(getattr(self, name), name)
+        is_number = isinstance(self.lr, (int, float, np.number)) and not isinstance(self.lr, bool)
+        if not is_number or not 0 < self.lr < np.inf:
+            raise InvalidParameterError(f"lr must be a number above 0, not {self.lr!r}")
+        if isinstance(self.callbacks, str) and self.callbacks != "disable":
+            raise InvalidParameterError(
+                f"callbacks must be a list of callbacks of skorch, or 'disable', not "
+                f"{self.callbacks!r}"
             )
+        try:
+            torch.empty(0, device=self.device)
+        except (AssertionError, RuntimeError) as error:
+            raise InvalidParameterError(f"device={self.device!r} is not there: {error}") from error
+
+    def _module_parameters(self) -> dict[str, Any]:
+        """Those of the network that it takes, by their names there."""
+        taken = set(inspect.signature(self.network).parameters)
+        chosen = {k.removeprefix("module__"): v for k, v in self.get_params().items()}
+        return {k: v for k, v in chosen.items() if k in taken}
+
+    def _check_same_network(self) -> None:
+        """Raise `InvalidParameterError` if the network would be another one by now."""
+        known, given = self._made_with, self._module_parameters()
+        if changed := sorted(name for name in given if given[name] != known[name]):
+            raise InvalidParameterError(
+                f"module__{', module__'.join(changed)} were changed after fit, and training that "
+                "goes on keeps its network: set them back, or fit with warm_start=False"
+            )
+
+    def _train(self, net: skorch.NeuralNet, rows: np.ndarray, targets: np.ndarray) -> None:
+        network = net.module_
+        network.observe(torch.tensor(rows, device=self.device))
+        net.partial_fit(rows, targets)
+        batches = net.history[-1]["batches"] if net.history else []
+        loss = next((b["train_loss"] for b in reversed(batches) if "train_loss" in b), 0.0)
+        finite = all(bool(torch.isfinite(each).all()) for each in network.state_dict().values())
+        if not np.isfinite(loss) or not finite:
+            raise ModelError(
+                f"training diverged: the loss is {loss}, and weights may be infinite or not "
+                f"numbers. Lower lr ({self.lr}), scale features and targets, or see to it that the "
+                "criterion takes scores (torch.nn.CrossEntropyLoss, not NLLLoss)"
+            )
+        if isinstance(network, SparseQuantNeuralNetwork):
+            network.calibrate(torch.tensor(rows, device=self.device))
 
     def _made(self, rows: np.ndarray, targets: np.ndarray, network: Any) -> skorch.NeuralNet:
         """The net before training."""
-        given = self.get_params()
-        check_names(vars(self).get("_library_params", {}))
-        taken = set(inspect.signature(self.network).parameters)
-        chosen = {k: given.pop(k) for k in list(given) if k.startswith("module__")}
-        module = {k: v for k, v in chosen.items() if k.removeprefix("module__") in taken}
-        module |= {"module__input_dim": rows.shape[1], "module__n_outputs": self._outputs(targets)}
+        self._made_with = self._module_parameters()
+        given = {k: v for k, v in self.get_params().items() if not k.startswith("module__")}
         for name in ("random_state", "warm_start"):
             del given[name]
-        given["criterion"] = given["criterion"] or self.usual_criterion
-        given["batch_size"] = given["batch_size"] or usual_batch_size(len(rows))
-        usual = usual_epochs(len(rows), given["batch_size"])
-        given["max_epochs"] = given["max_epochs"] or usual
+        if given["criterion"] is None:
+            given["criterion"] = self.usual_criterion
+        if given["batch_size"] is None:
+            given["batch_size"] = usual_batch_size(len(rows))
+        if given["max_epochs"] is None:
+            given["max_epochs"] = usual_epochs(len(rows), given["batch_size"])
         given.setdefault("iterator_train__shuffle", True)
         given["callbacks"] = self._callbacks(given["max_epochs"])
-        net = self.trainer(
-            **given,
-            module=self.network if network is None else copy.deepcopy(network),
-            **(module if network is None else {}),
-        )
-        return net.initialize()
+        if network is None:
+            sizes = {"input_dim": rows.shape[1], "n_outputs": self._outputs(targets)}
+            network = self.network(**self._made_with, **sizes)
+        return self.trainer(module=copy.deepcopy(network), **given).initialize()
 
     def _callbacks(self, epochs: int) -> Any:
         """Those of the user; and steps that fall to zero, where nothing else says how they go."""
@@ -233,7 +270,9 @@ class TrainedNet(NestedParameters, BaseEstimator, ABC):  # type: ignore[misc]
         """What the network gives for rows: (rows, outputs)."""
         check_is_fitted(self, "net_")
         rows = validate_data(self, X, reset=False, dtype=np.float64, copy=True)
-        return np.asarray(self.net_.forward(rows, training=False).numpy().astype(np.float64))
+        with torch.random.fork_rng(devices=[]):  # loaders draw a seed, whatever they are for
+            found = self.net_.forward(rows, training=False)
+        return np.asarray(found.cpu().numpy().astype(np.float64))
 
     @property
     def history_(self) -> Any:
@@ -261,6 +300,11 @@ class TrainedClassifier(ClassifierMixin, TrainedNet):  # type: ignore[misc]
         check_classification_targets(labels)
         if not known:
             self.classes_ = np.unique(labels if classes is None else classes)
+        if len(self.classes_) < 2:
+            raise InvalidParameterError(
+                f"y holds one class only ({self.classes_[0]}): there is nothing to tell apart. "
+                "Give rows of two classes at least"
+            )
         places = np.searchsorted(self.classes_, labels).clip(max=len(self.classes_) - 1)
         if (unknown := self.classes_[places] != labels).any():
             raise InvalidParameterError(
