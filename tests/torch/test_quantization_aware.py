@@ -203,3 +203,67 @@ def test_wrong_calls() -> None:
         to_qat(mlp(), rows((6,)), 4, "auto", labels=np.zeros(40))
     with pytest.raises(InvalidParameterError, match="n_bits"):
         to_qat(mlp(), rows((6,)), "many")
+
+
+class InPlace(nn.Module):
+    """Sizes that are computed, a sum in place, and a parameter."""
+
+    def __init__(self, held: bool = False) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(2, 2, 3, padding=1)
+        self.last = nn.Linear(50, 3)
+        self.held = nn.Parameter(torch.ones(3, 3)) if held else None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x += torch.relu(self.first(x))
+        y: torch.Tensor = self.last(x.reshape(-1, x.shape[1] * x.shape[2] * x.shape[3]))
+        return y if self.held is None else y @ self.held
+
+
+def test_sizes_and_sums_in_place() -> None:
+    x = rows((2, 5, 5)).astype(np.float64)
+    net = InPlace()
+    net.first.weight.requires_grad_(False)
+    found = to_qat(net, x, 5)
+    assert not found.get_submodule("first").weight.requires_grad
+    assert found.get_submodule("last").weight.requires_grad
+    found(torch.tensor(x).float()).sum().backward()
+    module = build_quantized_module(found.eval(), x.astype(np.float32), import_qat=True)
+    assert module.forward(x[:3]).shape == (3, 3)
+    with pytest.raises(ModelError, match="matmul"):
+        to_qat(InPlace(held=True), x, 5)
+
+
+def test_transposed_convolutions() -> None:
+    net = nn.Sequential(
+        nn.ConvTranspose2d(2, 2, 2, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(72, 2)
+    )
+    x = rows((2, 3, 3))
+    found = to_qat(net, x, 3, ROUNDED).eval()
+    assert compile_brevitas_qat_model(found, x).forward(x[:2]).shape == (2, 2)
+
+
+def test_a_single_layer() -> None:
+    x = rows((6,))
+    net = nn.Linear(6, 2)
+    found = to_qat(net, x, 8).eval()
+    with torch.no_grad():
+        given = torch.tensor(x)
+        assert float((found(given) - net(given)).abs().max()) < 0.1
+
+
+def test_rows_that_do_not_fit() -> None:
+    with pytest.raises(InvalidParameterError, match="not numbers"):
+        to_qat(mlp(), np.where(rows((6,)) > 1, np.nan, rows((6,))), 4)
+    with pytest.raises(InvalidParameterError, match=r"does not take the inputset, of shape \(40"):
+        to_qat(mlp(), rows((5,)), 4)
+    with pytest.raises(InvalidParameterError, match="of weights"):
+        to_qat(mlp(), rows((6,)), 1)
+    with pytest.raises(InvalidParameterError, match=r"net\.float"):
+        to_qat(mlp().half(), rows((6,)), 4)
+
+
+def test_rounding_is_found_in_networks_around() -> None:
+    net = nn.Sequential(to_qat(mlp(), rows((6,)), 4, ROUNDED))
+    assert trained_rounding(net) == ROUNDED
+    assert trained_rounding(mlp()) is None

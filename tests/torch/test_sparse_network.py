@@ -604,3 +604,49 @@ def test_wrong_shares_of_neurons() -> None:
         with pytest.raises(InvalidParameterError, match=r"left out already \(0\.5\)"):
             half.pruned(less)
     assert half.pruned(0.8).hidden_neurons == (1,)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [lambda z: z - z.mean(dim=1, keepdim=True), nn.Softmax(dim=1), nn.Softmax(dim=0)],
+    ids=["centred", "rows", "columns"],
+)
+def test_activations_are_functions_of_single_values(function: Any) -> None:
+    net = SparseQuantNeuralNetwork(5, 2, 3, activation_function=function)
+    with pytest.raises(InvalidParameterError, match="not element-wise"):
+        net(torch.rand(20, 5))
+
+
+def test_activations_that_are_no_numbers() -> None:
+    net = SparseQuantNeuralNetwork(5, 2, 3, activation_function=torch.sqrt)
+    with pytest.raises(InvalidParameterError, match="needed is a number for each"):
+        net(torch.rand(20, 5))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_rows_that_are_no_numbers(value: float) -> None:
+    net = trained()
+    rows = torch.full((2, 5), value)
+    for mode in (True, False):
+        with pytest.raises(InvalidParameterError, match="not numbers"):
+            net.train(mode)(rows)
+    assert net.is_calibrated
+
+
+def test_subclasses_hide_parameters() -> None:
+    class Small(SparseQuantNeuralNetwork):
+        def __init__(self) -> None:
+            super().__init__(5, 2, 3, n_w_bits=3)
+
+    net = Small()
+    net(torch.rand(20, 5))
+    assert net.pruned(0.5).hidden_neurons == (10,)
+
+
+def test_proved_windows_are_no_wider_than_sums() -> None:
+    torch.manual_seed(0)
+    net = SparseQuantNeuralNetwork(5, 2, 3, bounds="proved", n_accum_bits=16)
+    x = torch.rand(200, 5)
+    net(x)
+    levels = net.hidden[0].activations(net._input_levels(x)).integers
+    assert len(levels.unique()) > 5  # of 16

@@ -6,6 +6,7 @@ Backwards, rounding passes gradients on as they are (straight-through).
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -456,7 +457,11 @@ class LookupLinear(IntegerLinear):
         super().take_over(other, rows, columns)
         if isinstance(other, LookupLinear):
             self.range.take_over(other.range, rows)
-            self.function.load_state_dict(other.function.state_dict())
+            self.function = copy.deepcopy(other.function)
+            for part in self.function.modules():  # parameters of single neurons, as of PReLU
+                for name, values in list(part.named_parameters(recurse=False)):
+                    if len(values) == len(other.bias) > 1:
+                        setattr(part, name, nn.Parameter(values[rows].clone()))
             for name in ("lsbs", "low", "high"):
                 getattr(self, name).copy_(getattr(other, name))
 
