@@ -95,14 +95,6 @@ def trained(seed: int = 0, **options: Any) -> SparseQuantNeuralNetwork:
     return train(network(seed, **options))
 
 
-def of_options(options: dict[str, Any], seed: int) -> SparseQuantNeuralNetwork:
-    """A network of any parameters, after some steps."""
-    net = trained(seed, **options)
-    # Without rounding, ranges that are proved ask for no declaration, and tables for another form.
-    assume(all(int(layer.lsbs) > 0 for layer in net._lookups))
-    return net
-
-
 def answers(net: SparseQuantNeuralNetwork, rows: np.ndarray) -> np.ndarray:
     with torch.no_grad():
         return net(torch.tensor(rows)).numpy()
@@ -149,24 +141,24 @@ def columns(weights: nn.Parameter) -> torch.Tensor:
 @settings(max_examples=40)
 @given(options=OPTIONS, seed=st.integers(0, 1000))
 def test_what_is_encrypted_is_what_was_trained(options: dict[str, Any], seed: int) -> None:
-    net = of_options(options, seed)
+    net = trained(seed, **options)
     module = net.quantized_module()
     assert_same(net, module, np.concatenate([ROWS, UNSEEN, 10 * UNSEEN]))
-    assert module.circuit.is_deterministic == (options["exact_rounding"] or not net.hidden)
+    kinds = [node.primitive for node in module.circuit]
+    assert {k.exact for k in kinds if isinstance(k, ir.Round)} <= {options["exact_rounding"]}
 
 
 @settings(max_examples=25)
 @given(options=OPTIONS, seed=st.integers(0, 1000))
 def test_no_input_leads_to_sums_of_more_bits(options: dict[str, Any], seed: int) -> None:
-    net = of_options(options, seed)
+    net = trained(seed, **options)
     circuit = net.quantized_module().circuit
     *hidden, last = places = products(circuit)
-    assert len(places) == options["n_layers"]
+    assume(len(places) == options["n_layers"])  # fewer where results are all the same
     rows = integers_in_the_box(circuit)
     values = evaluate(circuit, rows, keep=places).values
     bits = dict.fromkeys(hidden, options["n_accum_bits"])
     bits[last] = options["n_output_bits"] or options["n_accum_bits"]
-    assume((matrix_of(circuit, last) != 1).any())  # what stands for weights that are all zero
     for place, most in bits.items():
         interval = circuit.nodes[place].interval
         assert -(2 ** (most - 1)) <= interval.min <= values[place].min()
@@ -179,7 +171,7 @@ def test_no_input_leads_to_sums_of_more_bits(options: dict[str, Any], seed: int)
 @settings(max_examples=20)
 @given(options=OPTIONS, seed=st.integers(0, 1000))
 def test_no_input_leaves_proved_bounds(options: dict[str, Any], seed: int) -> None:
-    net = of_options({**options, "bounds": "proved"}, seed)
+    net = trained(seed, **{**options, "bounds": "proved"})
     module = net.quantized_module()
     assert module.circuit.is_proved
     assert not any(isinstance(node.primitive, ir.Assume) for node in module.circuit)
@@ -650,3 +642,15 @@ def test_proved_windows_are_no_wider_than_sums() -> None:
     net(x)
     levels = net.hidden[0].activations(net._input_levels(x)).integers
     assert len(levels.unique()) > 5  # of 16
+
+
+@pytest.mark.parametrize("rows", [slice(None), slice(1, 2)], ids=["all", "one"])
+def test_saved_networks_of_constant_results(rows: slice) -> None:
+    net = trained()
+    with torch.no_grad():
+        net.last.weight[rows] = 0.0
+    module = net.eval().quantized_module()
+    loaded = QuantizedModule.loads(module.dumps())
+    x = torch.rand(5, 5)
+    wanted = net(x).detach().numpy()
+    np.testing.assert_allclose(loaded.forward(x.double().numpy()), wanted, atol=1e-5)

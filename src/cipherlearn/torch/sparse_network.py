@@ -314,17 +314,18 @@ class SparseQuantNeuralNetwork(nn.Module):
         constant = self.last.bias.double().numpy() - unit * levels.zero * weights.sum(axis=0)
         with builder.scope(SCORES):
             sums = value @ weights
-            if not sums.encrypted or bool((sums.interval.lo == sums.interval.hi).all()):
+            varies = sums.encrypted and bool((sums.interval.lo < sums.interval.hi).any())
+            if not varies:
                 # No engine computes a constant: an input that counts for nothing stands for it.
                 constant = constant + unit * sums.interval.lo.reshape(-1)
                 first = np.eye(features, 1, dtype=np.int64)
-                sums, unit = given @ first.repeat(len(unit), axis=1), np.zeros_like(unit)
+                sums = given @ first.repeat(len(unit), axis=1)
             circuit = builder.finish([sums], [SCORES])
         module = QuantizedModule((ROWS,), (SCORES,), {})
         quantizer = quantizer_of_results(circuit.output_nodes[0].interval, unit * scale)
         module.restore(circuit, [_unit_quantizer(grid)], [quantizer])
         module.head = units_of(self.input_low.numpy(), self._span.numpy())
-        module.tail = _with_constant(constant * scale + shift)
+        module.tail = _with_constant(constant * scale + shift, float(varies))
         return module
 
     def pruned(self, n_prune_neurons_percentage: float) -> SparseQuantNeuralNetwork:
@@ -400,14 +401,17 @@ def _unit_quantizer(grid: IntegerGrid) -> UniformQuantizer:
     )
 
 
-def _with_constant(constant: np.ndarray) -> Graph:
-    """What the client adds to decrypted sums."""
+def _with_constant(constant: np.ndarray, counts: float) -> Graph:
+    """What the client adds to decrypted sums, which count once or not at all."""
     double = np.dtype(np.float64)
     return Graph(
         inputs=(TensorInfo("sums", double, ("rows", len(constant))),),
         outputs=(TensorInfo(SCORES, double, ("rows", len(constant))),),
-        nodes=(Node("Add", "constant", ("sums", "bias"), (SCORES,)),),
-        constants={"bias": constant},
+        nodes=(
+            Node("Mul", "counted", ("sums", "counts"), ("counted",)),
+            Node("Add", "constant", ("counted", "bias"), (SCORES,)),
+        ),
+        constants={"bias": constant, "counts": np.array(counts)},
         opset=_OPSET,
     )
 
