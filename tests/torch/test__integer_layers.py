@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -42,22 +41,24 @@ FINE = replace(
 )
 
 
-@st.composite
-def precisions(draw: Any) -> Precision:
-    """Precisions with room for one weight of 1 times any activation."""
-    is_proved = draw(st.booleans())
-    activations = IntegerGrid(draw(st.integers(1, 8)), draw(st.booleans()))
-    least = activations.n_bits + 1 + int(is_proved)
-    sums = draw(st.integers(least, 16))
+#: Hypothesis likes small numbers: what is drawn follows from a seed instead.
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+def any_precision(generator: np.random.Generator) -> Precision:
+    """Bits with room for one weight of 1 times any activation."""
+    is_proved, is_signed, is_narrow, powers_of_two = generator.integers(0, 2, 4).astype(bool)
+    activations = IntegerGrid(int(generator.integers(1, 9)), bool(is_signed))
+    sums = int(generator.integers(activations.n_bits + 1 + is_proved, 17))
     return Precision(
-        weights=IntegerGrid(draw(st.integers(2, 8)), is_signed=True, is_narrow=draw(st.booleans())),
+        weights=IntegerGrid(int(generator.integers(2, 9)), True, bool(is_narrow)),
         activations=activations,
-        lookup_bits=min(draw(st.integers(2, 8)), sums),
+        lookup_bits=min(int(generator.integers(2, 9)), sums),
         accumulator_bits=sums,
-        output_bits=draw(st.integers(activations.n_bits + 1, sums)),
+        output_bits=int(generator.integers(activations.n_bits + 1, sums + 1)),
         is_exact=True,
-        is_proved=is_proved,
-        powers_of_two=draw(st.booleans()),
+        is_proved=bool(is_proved),
+        powers_of_two=bool(powers_of_two),
     )
 
 
@@ -71,10 +72,12 @@ def levels(
 
 
 def randomize(layer: IntegerLinear, seed: int) -> None:
-    """Weights of any size, some of them alike and some far larger than the others."""
+    """Weights of any size, of one sign or both, all alike or some far larger than the others."""
     generator = np.random.default_rng(seed)
-    weights = generator.normal(size=layer.weight.shape) ** int(generator.choice([0, 1, 5]))
-    weights *= 10.0 ** generator.integers(-6, 7, (len(weights), 1))
+    each = (len(layer.weight), 1)
+    weights = generator.normal(size=layer.weight.shape) ** generator.choice([0, 1, 5], each)
+    weights = np.where(generator.choice([True, False], each), np.abs(weights), weights)
+    weights *= generator.choice([-1.0, 1.0], each) * 10.0 ** generator.integers(-6, 7, each)
     with torch.no_grad():
         layer.weight.copy_(torch.tensor(weights))
 
@@ -137,7 +140,7 @@ def test_scales_that_are_snapped() -> None:
 
 
 @given(
-    seed=st.integers(0, 10_000),
+    seed=SEEDS,
     columns=st.integers(1, 30),
     most=st.integers(1, 40),
     share=st.floats(0.0, 1.0),
@@ -180,15 +183,15 @@ def test_weights_that_lead_to_one_side() -> None:
     assert largest_above == largest_below == 15
 
 
-@settings(max_examples=200)
-@given(precision=precisions(), inputs=st.integers(1, 70), seed=st.integers(0, 10_000))
-def test_no_input_leads_to_results_of_more_bits(
-    precision: Precision, inputs: int, seed: int
-) -> None:
-    layer = IntegerLinear(inputs, 4, precision)
+@settings(max_examples=300)
+@given(seed=SEEDS)
+def test_no_input_leads_to_results_of_more_bits(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    precision, inputs = any_precision(generator), int(generator.integers(1, 71))
+    layer = IntegerLinear(inputs, 30, precision)
     randomize(layer, seed)
     matrix, unit = layer.matrix(levels(precision, inputs))
-    assert matrix.shape == (inputs, 4)
+    assert matrix.shape == (inputs, 30)
     assert (unit > 0).all()
     low, high = extremes(matrix, precision.activations.lo, precision.activations.hi)
     assert low.min() >= -(2 ** (precision.output_bits - 1))
@@ -197,20 +200,15 @@ def test_no_input_leads_to_results_of_more_bits(
     assert matrix.max() <= precision.weights.hi
 
 
-@settings(max_examples=200)
-@given(
-    precision=precisions(),
-    inputs=st.integers(1, 70),
-    seed=st.integers(0, 10_000),
-    zero=st.floats(0.0, 1.2),
-)
-def test_no_input_leads_to_sums_of_more_bits(
-    precision: Precision, inputs: int, seed: int, zero: float
-) -> None:
-    layer, grid = LookupLinear(inputs, 4, precision, nn.ReLU()), precision.activations
+@settings(max_examples=300)
+@given(seed=SEEDS)
+def test_no_input_leads_to_sums_of_more_bits(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    precision, inputs = any_precision(generator), int(generator.integers(1, 71))
+    layer, grid = LookupLinear(inputs, 30, precision, nn.ReLU()), precision.activations
     randomize(layer, seed)
     randomize_window(layer, seed)
-    x = levels(precision, inputs, zero=grid.lo + round(zero * grid.levels))
+    x = levels(precision, inputs, zero=int(generator.integers(grid.lo, grid.hi + 1)))
     matrix, unit = layer.matrix(x)
     low, high = extremes(matrix, grid.lo, grid.hi)
     assert low.min() >= -(2 ** (precision.accumulator_bits - 1))
@@ -227,11 +225,11 @@ def test_no_input_leads_to_sums_of_more_bits(
         assert (high + shift).max() <= top * 2 ** int(layer.lsbs)
 
 
-@given(precision=precisions(), inputs=st.integers(1, 70), seed=st.integers(0, 10_000))
-def test_integer_weights_are_not_smaller_than_they_have_to_be(
-    precision: Precision, inputs: int, seed: int
-) -> None:
-    layer = IntegerLinear(inputs, 4, precision)
+@given(seed=SEEDS)
+def test_integer_weights_are_near_the_real_ones(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    precision, inputs = any_precision(generator), int(generator.integers(1, 71))
+    layer = IntegerLinear(inputs, 30, precision)
     randomize(layer, seed)
     x = levels(precision, inputs)
     scale = layer.scale(x)
@@ -242,7 +240,7 @@ def test_integer_weights_are_not_smaller_than_they_have_to_be(
     assert (integers - real_ones.clamp(grid.lo, grid.hi)).abs().max() <= 1.0
 
 
-@given(seed=st.integers(0, 10_000), inputs=st.integers(1, 70), is_proved=st.booleans())
+@given(seed=SEEDS, inputs=st.integers(1, 70), is_proved=st.booleans())
 def test_scales_are_powers_of_two(seed: int, inputs: int, is_proved: bool) -> None:
     precision = replace(USUAL, powers_of_two=True, is_proved=is_proved)
     x = levels(precision, inputs)

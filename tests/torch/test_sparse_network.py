@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,25 +41,31 @@ ACTIVATIONS: dict[str, Any] = {
     "below zero": lambda x: -torch.relu(x) - 1.0,
 }
 
-OPTIONS = st.fixed_dictionaries(
-    {
-        "n_layers": st.integers(1, 3),
-        "n_outputs": st.sampled_from([1, 3]),
-        "n_hidden_neurons_multiplier": st.sampled_from([0.4, 1, 2.0]),
-        "n_w_bits": st.integers(2, 8),
-        "n_a_bits": st.integers(1, 6),
-        "n_accum_bits": st.integers(8, 16),
-        "n_lookup_bits": st.sampled_from([None, 2, 4, 6]),
-        "n_output_bits": st.sampled_from([None, 8]),
-        "activation_function": st.sampled_from(list(ACTIVATIONS)),
-        "quant_narrow": st.booleans(),
-        "quant_signed": st.booleans(),
-        "power_of_two_scaling": st.booleans(),
-        "exact_rounding": st.booleans(),
-        "bounds": st.sampled_from(["observed", "proved"]),
-        "input_ranges": st.sampled_from(["feature", "tensor"]),
-    }
-)
+CHOICES: dict[str, Sequence[Any]] = {
+    "n_layers": range(1, 4),
+    "n_outputs": [1, 3],
+    "n_hidden_neurons_multiplier": [0.4, 1, 2.0],
+    "n_w_bits": range(2, 9),
+    "n_a_bits": range(1, 7),
+    "n_accum_bits": range(8, 17),
+    "n_lookup_bits": [None, 2, 4, 8],
+    "n_output_bits": [None, 8],
+    "activation_function": list(ACTIVATIONS),
+    "quant_narrow": [True, False],
+    "quant_signed": [True, False],
+    "power_of_two_scaling": [True, False],
+    "exact_rounding": [True, False],
+    "bounds": ["observed", "proved"],
+    "input_ranges": ["feature", "tensor"],
+}
+
+#: Hypothesis likes the first choices: which ones are taken follows from a seed instead.
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+def any_options(seed: int) -> dict[str, Any]:
+    generator = np.random.default_rng(seed)
+    return {name: of[int(generator.integers(len(of)))] for name, of in CHOICES.items()}
 
 
 def network(seed: int = 0, **options: Any) -> SparseQuantNeuralNetwork:
@@ -138,19 +144,23 @@ def columns(weights: nn.Parameter) -> torch.Tensor:
     return weights.detach().abs().sum(dim=0)
 
 
-@settings(max_examples=40)
-@given(options=OPTIONS, seed=st.integers(0, 1000))
-def test_what_is_encrypted_is_what_was_trained(options: dict[str, Any], seed: int) -> None:
+@settings(max_examples=80)
+@given(seed=SEEDS)
+def test_what_is_encrypted_is_what_was_trained(seed: int) -> None:
+    options = any_options(seed)
     net = trained(seed, **options)
     module = net.quantized_module()
     assert_same(net, module, np.concatenate([ROWS, UNSEEN, 10 * UNSEEN]))
     kinds = [node.primitive for node in module.circuit]
     assert {k.exact for k in kinds if isinstance(k, ir.Round)} <= {options["exact_rounding"]}
+    again = QuantizedModule.loads(module.dumps())
+    np.testing.assert_array_equal(forward(again, UNSEEN), forward(module, UNSEEN))
 
 
-@settings(max_examples=25)
-@given(options=OPTIONS, seed=st.integers(0, 1000))
-def test_no_input_leads_to_sums_of_more_bits(options: dict[str, Any], seed: int) -> None:
+@settings(max_examples=60)
+@given(seed=SEEDS)
+def test_no_input_leads_to_sums_of_more_bits(seed: int) -> None:
+    options = any_options(seed)
     net = trained(seed, **options)
     circuit = net.quantized_module().circuit
     *hidden, last = places = products(circuit)
@@ -168,10 +178,10 @@ def test_no_input_leads_to_sums_of_more_bits(options: dict[str, Any], seed: int)
         assert weights.max() < 2 ** (options["n_w_bits"] - 1)
 
 
-@settings(max_examples=20)
-@given(options=OPTIONS, seed=st.integers(0, 1000))
-def test_no_input_leaves_proved_bounds(options: dict[str, Any], seed: int) -> None:
-    net = trained(seed, **{**options, "bounds": "proved"})
+@settings(max_examples=40)
+@given(seed=SEEDS)
+def test_no_input_leaves_proved_bounds(seed: int) -> None:
+    net = trained(seed, **{**any_options(seed), "bounds": "proved"})
     module = net.quantized_module()
     assert module.circuit.is_proved
     assert not any(isinstance(node.primitive, ir.Assume) for node in module.circuit)

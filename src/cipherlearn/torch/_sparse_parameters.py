@@ -13,7 +13,7 @@ from torch import nn
 
 from cipherlearn.errors import InvalidParameterError, InvalidTypeError
 from cipherlearn.quantization.quantizers import check_bits
-from cipherlearn.torch._integer_layers import IntegerGrid, Precision
+from cipherlearn.torch._integer_grids import IntegerGrid, Precision
 
 #: Most bits of weights and activations, of what look-ups read, and of sums.
 MOST_BITS, MOST_LOOKUP_BITS, MOST_ACCUMULATOR_BITS = 8, 8, 16

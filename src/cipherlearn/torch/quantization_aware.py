@@ -7,7 +7,6 @@ first: where a function of single values gives it, so that function and quantize
 from __future__ import annotations
 
 import copy
-import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,16 @@ from cipherlearn.errors import InvalidParameterError, InvalidTypeError, ModelErr
 from cipherlearn.quantization.n_bits import LayerBits, get_n_bits_dict
 from cipherlearn.quantization.quantizers import check_bits
 from cipherlearn.quantization.search import INPUT_BITS
+from cipherlearn.torch._operations import (
+    ELEMENTWISE,
+    GEOMETRY,
+    JOINING,
+    MIXING,
+    MOVING,
+    NOT_IN_PLACE,
+    PRODUCTS,
+    kind_of_module,
+)
 from cipherlearn.torch._quantize import AUTO, Request
 from cipherlearn.torch._quantizers import brevitas_layers, require_brevitas, silent
 from cipherlearn.torch._rounded_sums import RoundedSums
@@ -30,74 +39,8 @@ from cipherlearn.torch.numpy_module import NumpyModule
 if TYPE_CHECKING:
     pass
 
-#: Layers with weights, and what takes their place.
-PRODUCTS: dict[type[nn.Module], str] = {
-    nn.Linear: "QuantLinear",
-    nn.Conv1d: "QuantConv1d",
-    nn.Conv2d: "QuantConv2d",
-    nn.Conv3d: "QuantConv3d",
-    nn.ConvTranspose1d: "QuantConvTranspose1d",
-    nn.ConvTranspose2d: "QuantConvTranspose2d",
-}
-
-#: Operators that change a value, and those that give another.
-_NOT_IN_PLACE: dict[Any, Any] = {
-    operator.iadd: operator.add,
-    operator.isub: operator.sub,
-    operator.imul: operator.mul,
-    operator.itruediv: operator.truediv,
-}
-
 #: Most bits of weights and activations.
 MOST_BITS = 8
-
-#: Parameters of layers, which are also those of what takes their place.
-_GEOMETRY = (
-    "in_features",
-    "out_features",
-    "in_channels",
-    "out_channels",
-    "kernel_size",
-    "stride",
-    "padding",
-    "output_padding",
-    "dilation",
-    "groups",
-    "padding_mode",
-)
-
-#: Modules by what they do, by the beginning of their name.
-_ELEMENTWISE_MODULES = (
-    *("BatchNorm", "CELU", "ELU", "GELU", "Hardshrink", "Hardsigmoid", "Hardswish", "Hardtanh"),
-    *("LeakyReLU", "LogSigmoid", "Mish", "PReLU", "ReLU", "SELU", "SiLU", "Sigmoid", "Softplus"),
-    *("Softshrink", "Softsign", "Tanh", "Tanhshrink", "Threshold"),
-)
-_MOVING_MODULES = ("Dropout", "Flatten", "Identity", "MaxPool", "Unflatten")
-_POOLING_MODULES = ("AvgPool", "AdaptiveAvgPool")
-
-#: Functions and methods by what they do, by their name.
-_ELEMENTWISE = frozenset(
-    (
-        *("abs", "celu", "clamp", "clip", "div", "elu", "erf", "exp", "gelu", "hardsigmoid"),
-        *("hardswish", "hardtanh", "leaky_relu", "log", "logsigmoid", "mish", "neg", "pow"),
-        *("prelu", "relu", "relu6", "selu", "sigmoid", "silu", "softplus", "softsign", "sqrt"),
-        *("square", "tanh", "truediv"),
-    )
-)
-_MOVING = frozenset(
-    (
-        *("chunk", "contiguous", "dropout", "flatten", "getattr", "getitem", "max_pool1d"),
-        *("max_pool2d", "permute", "reshape", "size", "split", "squeeze", "swapaxes"),
-        *("transpose", "unsqueeze", "view"),
-    )
-)
-_JOINING = frozenset(("add", "cat", "concat", "maximum", "minimum", "stack", "sub"))
-_MIXING = frozenset(
-    (
-        *("adaptive_avg_pool1d", "adaptive_avg_pool2d", "avg_pool1d", "avg_pool2d", "bmm"),
-        *("matmul", "mean", "mul", "sum"),
-    )
-)
 
 
 @dataclass(frozen=True)
@@ -250,7 +193,7 @@ def _traced(net: nn.Module) -> fx.GraphModule:
             "values. Write it with layers of Brevitas instead (see compile_brevitas_qat_model)"
         ) from error
     for node in traced.graph.nodes:  # what is quantized must not be changed in place
-        node.target = _NOT_IN_PLACE.get(node.target, node.target)
+        node.target = NOT_IN_PLACE.get(node.target, node.target)
     traced.recompile()
     return traced
 
@@ -336,33 +279,19 @@ def _kind(node: fx.Node, traced: fx.GraphModule, seen: Mapping[fx.Node, float]) 
     if node.op in ("placeholder", "output"):
         return node.op
     if node.op == "call_module":
-        return _kind_of_module(traced.get_submodule(str(node.target)))
+        return kind_of_module(traced.get_submodule(str(node.target)))
     name = _name(node)
     tensors = [each for each in node.all_input_nodes if each in seen]
     several, held = len(tensors) > 1, any(each.op == "get_attr" for each in tensors)
-    if name in _JOINING or name == "mul":
+    if name in JOINING or name == "mul":
         if not several or (held and name in ("add", "sub", "mul")):
             return "elementwise"
-        return "" if held else "joining" if name in _JOINING else "mixing"
-    if name in _MIXING:
+        return "" if held else "joining" if name in JOINING else "mixing"
+    if name in MIXING:
         return "" if held else "mixing"
-    if name in _MOVING:
+    if name in MOVING:
         return "moving"
-    return "elementwise" if name in _ELEMENTWISE and not several else ""
-
-
-def _kind_of_module(module: nn.Module) -> str:
-    if type(module) in PRODUCTS:
-        return "product"
-    name = type(module).__name__
-    for kind, known in (
-        ("moving", _MOVING_MODULES),
-        ("mixing", _POOLING_MODULES),
-        ("elementwise", _ELEMENTWISE_MODULES),
-    ):
-        if name.startswith(known):
-            return kind
-    return ""
+    return "elementwise" if name in ELEMENTWISE and not several else ""
 
 
 def _told(node: fx.Node, traced: fx.GraphModule) -> str:
@@ -427,7 +356,7 @@ def _quantize(
         if type(layer) not in PRODUCTS:
             continue  # the same layer, once more
         made = getattr(qnn, PRODUCTS[type(layer)])(
-            **{name: getattr(layer, name) for name in _GEOMETRY if hasattr(layer, name)},
+            **{name: getattr(layer, name) for name in GEOMETRY if hasattr(layer, name)},
             bias=layer.bias is not None,
             weight_quant=(
                 quant.Int8WeightPerTensorFloatMSE

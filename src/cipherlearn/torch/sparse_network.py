@@ -28,7 +28,8 @@ from cipherlearn.quantization.quantizers import (
     UniformQuantizer,
     quantizer_of_results,
 )
-from cipherlearn.torch._integer_layers import IntegerGrid, IntegerLinear, Levels, LookupLinear
+from cipherlearn.torch._integer_grids import IntegerGrid, Levels
+from cipherlearn.torch._integer_layers import IntegerLinear, LookupLinear
 from cipherlearn.torch._sparse_parameters import (
     as_module,
     check_count,

@@ -11,7 +11,7 @@ from sklearn.datasets import load_iris
 from torch import nn
 
 from cipherlearn.errors import InvalidParameterError, ModelError
-from cipherlearn.sklearn import NeuralNetClassifier
+from cipherlearn.sklearn import NeuralNetClassifier, NeuralNetRegressor
 
 X, Y = load_iris(return_X_y=True)
 
@@ -98,3 +98,16 @@ def test_nothing_else_is_drawn() -> None:
     model.predict(X)
     model.sklearn_model.predict(X)
     assert torch.equal(torch.rand(3), wanted)
+
+
+def test_training_that_goes_on_has_the_same_targets() -> None:
+    model = NeuralNetRegressor(max_epochs=2, random_state=0).partial_fit(X, X[:, :2])
+    with pytest.raises(InvalidParameterError, match=r"1 classes or targets.*2 outputs"):
+        model.partial_fit(X, X[:, 0])
+    with pytest.raises(InvalidParameterError, match=r"1 classes or targets.*2 outputs"):
+        model.prune(X, X[:, 0], 0.5)
+
+
+def test_divergence_in_the_middle() -> None:
+    with pytest.raises(ModelError, match="diverged"):
+        classifier(max_epochs=10, lr=1e30).fit(X, Y)

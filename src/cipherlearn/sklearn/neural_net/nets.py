@@ -215,6 +215,8 @@ class TrainedNet(NestedParameters, BaseEstimator, ABC):  # type: ignore[misc]
             given["max_epochs"] = usual_epochs(len(rows), given["batch_size"])
         given.setdefault("iterator_train__shuffle", True)
         given["callbacks"] = self._callbacks(given["max_epochs"])
+        if isinstance(network, SparseQuantNeuralNetwork):
+            _check_outputs(self._outputs(targets), len(network.last.bias))
         if network is None:
             sizes = {"input_dim": rows.shape[1], "n_outputs": self._outputs(targets)}
             network = self.network(**self._made_with, **sizes)
@@ -278,6 +280,15 @@ class TrainedNet(NestedParameters, BaseEstimator, ABC):  # type: ignore[misc]
     def history_(self) -> Any:
         """What skorch noted of each epoch."""
         return self.net_.history
+
+
+def _check_outputs(given: int, known: int) -> None:
+    """Raise `InvalidParameterError` unless a network has an output for each class or target."""
+    if given != known:
+        raise InvalidParameterError(
+            f"y has {given} classes or targets; the network, which is trained further, has {known} "
+            "outputs"
+        )
 
 
 class TrainedClassifier(ClassifierMixin, TrainedNet):  # type: ignore[misc]
@@ -365,6 +376,7 @@ class TrainedRegressor(RegressorMixin, TrainedNet):  # type: ignore[misc]
             self._is_flat = values.ndim == 1
             self.center_, spread = columns.mean(axis=0), columns.std(axis=0)
             self.unit_ = np.where(spread > 0, spread, 1.0)
+        _check_outputs(columns.shape[1], len(self.center_))
         return rows, ((columns - self.center_) / self.unit_).astype(np.float32)
 
     def _outputs(self, targets: np.ndarray) -> int:
