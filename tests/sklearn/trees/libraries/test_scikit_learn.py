@@ -361,7 +361,9 @@ def test_more_trees_leave_the_first_ones_as_they_were() -> None:
 
 def test_imported_models_are_left_alone_by_more_trees() -> None:
     X, y = BINARY
-    theirs = forests.RandomForestClassifier(2, warm_start=True, max_depth=3).fit(X, y)
+    theirs = forests.RandomForestClassifier(2, warm_start=True, max_depth=3, random_state=0).fit(
+        X, y
+    )
     ours = from_model(theirs, X)
     ours.set_params(n_estimators=4).fit(X, y)
     assert (len(theirs.estimators_), len(ours.sklearn_model.estimators_)) == (2, 4)
