@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    QuantFormat,
+    QuantType,
+    quantize_static,
+)
 
 from cipherlearn.errors import CalibrationWarning, InvalidParameterError, UnquantizedTensorError
 from cipherlearn.ops import qonnx
@@ -261,16 +269,15 @@ def test_declared_grids_are_functions_for_who_quantizes_anew() -> None:
     assert np.corrcoef(module.forward(X).ravel(), truth.ravel())[0, 1] > 0.97
 
 
-def test_static_quantization_of_onnxruntime_is_taken_over(tmp_path: Any) -> None:
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
-
-    class Rows(CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self._rows = iter([{"x": X}])
-
-        def get_next(self) -> Any:
-            return next(self._rows, None)
-
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize(
+    ("activations", "held"),
+    # Of other widths than 8 it writes operators of a domain of its own.
+    [("QUInt8", "QInt8"), ("QInt8", "QInt8"), ("QUInt4", "QInt4"), ("QUInt16", "QInt16")],
+)
+def test_static_quantization_of_onnxruntime_is_taken_over(
+    activations: str, held: str, per_channel: bool, tmp_path: Path
+) -> None:
     graph = Graph()
     graph.constants.update(w=weights(4, 6), b=weights(6), v=weights(6, 3, seed=1))
     graph.add("Gemm", ["x", "w", "b"], "h")
@@ -283,9 +290,30 @@ def test_static_quantization_of_onnxruntime_is_taken_over(tmp_path: Any) -> None
         tmp_path / "q.onnx",
         Rows(),
         quant_format=QuantFormat.QDQ,
-        per_channel=True,
+        per_channel=per_channel,
+        activation_type=QuantType[activations],
+        weight_type=QuantType[held],
     )
     module = imported(onnx.load(tmp_path / "q.onnx"))
     assert [n.op_type for n in module.onnx_model.graph.node].count("Quant") >= 6
-    truth = module.numpy_model.forward(X.astype(np.float64))
-    np.testing.assert_allclose(module.forward(X), truth, rtol=1e-5, atol=1e-5)
+    check_exact(module)
+    # Optimized, the 4 bits lose their Relu (onnxruntime 1.31): what the file says counts.
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(tmp_path / "q.onnx", options)
+    (theirs,) = session.run(None, {"x": X})
+    step = module.output_quantizers[0].scale
+    away = np.abs(module.forward(X) - theirs) / step
+    # 24 bits of precision do not always tell which of two steps a value is nearer to.
+    assert (away > 0.01).mean() <= 0.01
+    assert away.max() < 1.01
+
+
+class Rows(CalibrationDataReader):  # type: ignore[misc]
+    """The rows, once."""
+
+    def __init__(self) -> None:
+        self._rows = iter([{"x": X}])
+
+    def get_next(self) -> Any:
+        return next(self._rows, None)

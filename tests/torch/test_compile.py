@@ -241,6 +241,8 @@ def test_kept_bits_can_be_given_alone(digits: Any) -> None:
         ({"n_bits": "best"}, "n_bits is a number of bits, a dictionary or 'auto', not 'best'"),
         ({"n_bits": 4, "labels": [0, 1]}, "labels would change nothing"),
         ({"n_bits": 4, "max_seconds": 1.0}, "max_seconds would change nothing"),
+        ({"n_bits": 4, "max_drop": 0.05}, "max_drop would change nothing"),
+        ({"import_qat": True, "max_drop": 0.05}, "max_drop would change nothing"),
         ({"import_qat": True, "labels": [0, 1]}, "labels would change nothing"),
         ({"n_bits": 4, "max_drop": -5}, "max_drop is a share"),
         ({"bounds": "sure"}, r"bounds must be one of \['observed', 'proved'\]"),

@@ -161,6 +161,18 @@ def test_modes_are_put_back() -> None:
     assert execute(prepare(model), x)[0].all()
 
 
+def test_graphs_of_torch_export_stay_in_their_mode() -> None:
+    net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Dropout(0.5), nn.Linear(4, 2)).eval()
+    x = torch.randn(5, 3)
+    dynamic = ({0: torch.export.Dim("rows")},)
+    module = torch.export.export(net, (x,), dynamic_shapes=dynamic).module()
+    with pytest.raises(NotImplementedError):
+        module.eval()
+    mode = module.training
+    agree(net, to_onnx(module, x), torch.randn(7, 3))
+    assert module.training is mode
+
+
 def test_the_model_can_be_written(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     model = to_onnx(nn.Linear(3, 2), torch.randn(1, 3), path)

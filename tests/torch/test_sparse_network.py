@@ -497,6 +497,10 @@ def test_wrong_shapes(shape: tuple[int, ...]) -> None:
         ("n_prune_neurons_percentage", -0.1, "from 0 to less than 1, not -0.1"),
         ("bounds", "sure", r"bounds must be one of \['observed', 'proved'\], not 'sure'"),
         ("input_ranges", "row", r"input_ranges must be one of \['feature', 'tensor'\], not 'row'"),
+        ("quant_narrow", "maybe", "quant_narrow must be True or False, not 'maybe'"),
+        ("quant_signed", 1, "quant_signed must be True or False, not 1"),
+        ("exact_rounding", None, "exact_rounding must be True or False, not None"),
+        ("power_of_two_scaling", "no", "power_of_two_scaling must be True or False, not 'no'"),
     ],
 )
 def test_wrong_parameters(parameter: str, value: Any, message: str) -> None:

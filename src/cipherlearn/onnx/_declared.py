@@ -24,6 +24,9 @@ from cipherlearn.ops.qonnx import IntegerRange
 
 _PAIR: Final = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
+#: Where onnxruntime has the same two operators for integers that older operator sets do not have.
+_ONNXRUNTIME: Final = "com.microsoft"
+
 #: Width and sign of integer types that grids are declared with.
 _TYPES: Final[dict[int, tuple[int, bool]]] = {
     getattr(TensorProto, name): known
@@ -54,6 +57,8 @@ def declare_grids(model: onnx.ModelProto) -> None:
     for node in graph.node:
         if node.domain in qonnx.SAME_DOMAINS:
             node.domain = qonnx.DOMAIN
+        elif node.domain == _ONNXRUNTIME and node.op_type in _PAIR:
+            node.domain = ""
     if not any(_is_grid(n) or (n.op_type in _PAIR and not n.domain) for n in graph.node):
         return
     _edit.import_domain(model, qonnx.DOMAIN)

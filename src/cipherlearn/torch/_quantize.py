@@ -85,6 +85,8 @@ class Request:
         check_goal(self.max_drop, self.max_seconds)
         chosen = {"labels": self.labels, "max_seconds": self.max_seconds}
         given = [name for name, value in chosen.items() if value is not None]
+        if self.max_drop != type(self).max_drop:
+            given.append("max_drop")
         if given and not self._is_search(rounding):
             raise InvalidParameterError(
                 f"{' and '.join(given)} would change nothing: they tell good bits from others "

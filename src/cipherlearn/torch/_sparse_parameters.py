@@ -35,6 +35,9 @@ def precision_of(given: Mapping[str, Any]) -> Precision:
             raise InvalidParameterError(
                 f"{name} must be one of {list(accepted)}, not {given[name]!r}"
             )
+    for name in ("quant_narrow", "quant_signed", "exact_rounding", "power_of_two_scaling"):
+        if not isinstance(given[name], (bool, np.bool_)):
+            raise InvalidParameterError(f"{name} must be True or False, not {given[name]!r}")
     weights = check_bits(given["n_w_bits"], "n_w_bits", MOST_BITS, lowest=2)
     activations = check_bits(given["n_a_bits"], "n_a_bits", MOST_BITS)
     sums = check_bits(given["n_accum_bits"], "n_accum_bits", MOST_ACCUMULATOR_BITS, lowest=2)

@@ -418,5 +418,5 @@ def _check_module(model: Any, function: str) -> None:
     if not isinstance(model, torch.nn.Module):
         raise InvalidTypeError(
             f"{function} takes a torch.nn.Module, not {type(model).__name__}; "
-            "compile_onnx_model takes ONNX models"
+            "compile_onnx_model takes ONNX models, and program.module() is that of torch.export"
         )

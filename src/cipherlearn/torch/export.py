@@ -277,7 +277,11 @@ def _refuse_fixed_decisions(caught: list[warnings.WarningMessage]) -> None:
 def _evaluation_mode(module: torch.nn.Module) -> Iterator[None]:
     """Put a module into evaluation mode, and each part of it back into its own afterwards."""
     modes = [(part, part.training) for part in module.modules()]
-    module.eval()
+    try:
+        module.eval()
+    except NotImplementedError:  # graphs of torch.export stay in the mode they were exported in
+        for part, _ in modes:
+            part.training = False
     try:
         yield
     finally:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,9 +35,6 @@ from cipherlearn.torch._quantizers import brevitas_layers, require_brevitas, sil
 from cipherlearn.torch._rounded_sums import RoundedSums
 from cipherlearn.torch.compile import to_numpy_inputs
 from cipherlearn.torch.numpy_module import NumpyModule
-
-if TYPE_CHECKING:
-    pass
 
 #: Most bits of weights and activations.
 MOST_BITS = 8

@@ -414,7 +414,14 @@ def test_parameters_that_there_are() -> None:
 
 
 def test_a_net_that_was_not_trained() -> None:
-    for ask in (classifier().predict_proba, classifier().scores, regressor().predict):
+    asked = (
+        classifier().predict,
+        classifier().predict_proba,
+        classifier().scores,
+        regressor().predict,
+        lambda _: regressor().history_,
+    )
+    for ask in asked:
         with pytest.raises(NotFittedError):
             ask(X)
     with pytest.raises(ValueError, match="features"):

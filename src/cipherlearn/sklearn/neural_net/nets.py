@@ -279,6 +279,7 @@ class TrainedNet(NestedParameters, BaseEstimator, ABC):  # type: ignore[misc]
     @property
     def history_(self) -> Any:
         """What skorch noted of each epoch."""
+        check_is_fitted(self, "net_")
         return self.net_.history
 
 
@@ -335,7 +336,8 @@ class TrainedClassifier(ClassifierMixin, TrainedNet):  # type: ignore[misc]
 
     def predict(self, X: Any) -> np.ndarray:
         """Classes of rows."""
-        return np.asarray(self.classes_[self.scores(X).argmax(axis=1)])
+        best = self.scores(X).argmax(axis=1)
+        return np.asarray(self.classes_[best])
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Probabilities of the classes: (rows, classes)."""
@@ -388,7 +390,8 @@ class TrainedRegressor(RegressorMixin, TrainedNet):  # type: ignore[misc]
 
     def predict(self, X: Any) -> np.ndarray:
         """Values of rows: (rows,), or (rows, targets) where training had columns."""
-        values = self.scores(X) * self.unit_ + self.center_
+        scores = self.scores(X)
+        values = scores * self.unit_ + self.center_
         return values[:, 0] if self._is_flat else values
 
     def __sklearn_tags__(self) -> Any:
