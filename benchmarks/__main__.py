@@ -21,6 +21,7 @@ BENCHMARKS = (
     "neighbors",
     "sklearn_networks",
     "qat",
+    "to_qat",
     "qnn",
 )
 

@@ -94,6 +94,7 @@ RAW = """
         qonnx.custom_op.general.Trunc.scale qonnx.custom_op.general.Trunc.zero_point
         qonnx.custom_op.general.Trunc.in_bit_width qonnx.custom_op.general.Trunc.out_scale
         qonnx.custom_op.general.Trunc.out_bit_width
+        cipherlearn.SeenRange.lowest cipherlearn.SeenRange.highest
     Others: CastLike.target_type Dropout.ratio Dropout.training_mode OneHot.depth OneHot.values
 """
 

@@ -6,8 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cipherlearn.circuit import Builder, Interval, evaluate
+from cipherlearn.ops._integer import Affine
 from cipherlearn.quantization import Rounding
-from cipherlearn.quantization.accumulators import AccumulatorPlan, Observed, plan_accumulator
+from cipherlearn.quantization.accumulators import (
+    NOISE_CAP,
+    AccumulatorPlan,
+    Observed,
+    plan_accumulator,
+    plan_as_trained,
+)
 
 
 def interval(lo: list[int], hi: list[int]) -> Interval:
@@ -141,3 +148,46 @@ def test_an_empty_plan_changes_nothing(exact: bool) -> None:
     plan = AccumulatorPlan(one, 0 * one, None, None, exact=exact)
     values = np.array([[3, -4]])
     assert plan.round(plan.place(values)) is values
+
+
+@given(
+    situations(),
+    st.lists(st.tuples(st.floats(-500, 500), st.floats(0.5, 900)), min_size=3, max_size=3),
+    st.sampled_from([2, 4, 8]),
+    st.floats(0.001, 3.0),
+    st.floats(-40.5, 40.5),
+)
+def test_steps_are_those_of_training(
+    situation: tuple[Interval, np.ndarray],
+    ranges: list[tuple[float, float]],
+    bits: int,
+    scale: float,
+    zero: float,
+) -> None:
+    proved, values = situation
+    observed = Observed.of(values, -1)
+    start, span = np.array(ranges).T
+    reals = (start - zero) * scale, (start + span - zero) * scale
+    plan = plan_as_trained(proved, observed, reals, Affine(values, scale, zero), Rounding(bits))
+    assert plan.lo is None or (plan.lo == 0).all()
+    top = (2**bits - 1) << plan.lsbs
+    # Of whole numbers, the nearest.
+    middle = (top / 2 - plan.offset) / plan.factor
+    assert np.all(np.abs(middle - (start + span / 2)) <= 1.001 / plan.factor)
+    asked = top / np.maximum(span, 1)
+    weight = np.maximum(proved.hi - proved.lo, 1)
+    typical = np.median(np.floor(asked) * weight)
+    free = (asked * weight < NOISE_CAP * typical - weight).reshape(-1)
+    assert np.all(np.abs(plan.factor.reshape(-1) - asked)[free] <= 0.5001)
+    assert asked.min() >= 2**3 * 0.99 or span.max() < 1
+
+
+def test_ranges_of_training_are_joined_where_channels_share_one() -> None:
+    proved = interval([0, 0], [100, 100])
+    together = Observed(np.array([[0]]), np.array([[100]]))
+    reals = np.array([[1.0, 3.0]]), np.array([[5.0, 4.0]])
+    affine = Affine(np.zeros((1, 2), np.int64), np.array([[0.1, 0.1]]), 0)
+    plan = plan_as_trained(proved, together, reals, affine, Rounding(4))
+    assert plan.factor.shape == (1, 1)
+    half = ((15 << plan.lsbs) / 2 - plan.offset) / plan.factor
+    np.testing.assert_allclose(half, 30, atol=0.2)  # of 1.0 to 5.0, in steps of 0.1

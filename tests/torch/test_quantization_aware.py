@@ -10,6 +10,7 @@ from torch import nn
 
 from benchmarks.networks import digits_mlp, train
 from cipherlearn.errors import InvalidParameterError, InvalidTypeError, ModelError
+from cipherlearn.quantization import accumulators
 from cipherlearn.torch import build_quantized_module, compile_brevitas_qat_model, to_qat
 from cipherlearn.torch._quantizers import exportable, trained_rounding
 from cipherlearn.torch._rounded_sums import RoundedSums
@@ -125,6 +126,125 @@ def test_rounding_is_trained_for_and_left_to_the_compiler() -> None:
     assert set(_kept(module)) == {4}
     exact = compile_brevitas_qat_model(net, x, rounding_threshold_bits={"n_bits": 3})
     assert set(_kept(exact)) == {3}
+
+
+def pooled() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 3, 3), nn.ReLU(), nn.AvgPool2d(3), nn.Flatten(), nn.Linear(12, 4)
+    )
+
+
+@pytest.mark.parametrize("name", [*NETS, "pooled"])
+def test_sums_are_rounded_as_in_training(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, shape = {**NETS, "pooled": (pooled, (1, 8, 8))}[name]
+    x = rows(shape, 200)
+    net = to_qat(made(), x, 3, {"n_bits": 4, "method": "exact"}).eval()
+    with torch.no_grad():
+        wanted = net(torch.tensor(x)).numpy()
+
+    def away() -> np.ndarray:
+        module = build_quantized_module(
+            net, x, import_qat=True, rounding_threshold_bits={"n_bits": 4, "method": "exact"}
+        )
+        return np.abs(module.forward(x) - wanted) / wanted.std()
+
+    assert away().mean() < 0.2
+    # What differs is how finely steps can be set, at the price of wider sums.
+    monkeypatch.setattr(accumulators, "FILL_BITS", 12)
+    monkeypatch.setattr(accumulators, "NOISE_CAP", 1e9)
+    assert (away() > 1e-4).mean() < 0.02
+
+
+def rounded(net: nn.Module) -> list[RoundedSums]:
+    return [part for part in net.modules() if isinstance(part, RoundedSums)]
+
+
+class Sums(nn.Module):
+    """All that sums: products, what is added, pools, means, and products of what is encrypted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 2, 3, padding=1)
+        self.second = nn.Conv2d(2, 2, 3, padding=1)
+        self.last = nn.Linear(2, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.relu(self.first(x))
+        y = torch.relu(y + self.second(y))
+        y = nn.functional.avg_pool2d(y, 2)
+        y = torch.matmul(y, y.transpose(2, 3))
+        result: torch.Tensor = self.last(torch.relu(y.mean(dim=(2, 3))))
+        return result
+
+
+@pytest.mark.parametrize(("bits", "ranges"), [(3, [2, 2, 2, 4, 2]), (4, [2, 2, 1, 2, 4, 2])])
+def test_sums_that_look_ups_could_not_read_are_rounded(bits: int, ranges: list[int]) -> None:
+    x = rows((1, 8, 8))
+    net = to_qat(Sums(), x, bits, {"n_bits": 4, "method": "exact"})
+    # Two integers of 3 bits have a sum of 4.
+    assert [part.range.lowest.numel() for part in rounded(net)] == ranges
+    module = build_quantized_module(
+        net.eval(), x, import_qat=True, rounding_threshold_bits={"n_bits": 4, "method": "exact"}
+    )
+    trained = [
+        op
+        for _, op in module.quant_layers_dict.values()
+        if getattr(op, "trained_range", None) is not None
+    ]
+    assert len(trained) == len(ranges)
+    with torch.no_grad():
+        found, wanted = module.forward(x), net(torch.tensor(x)).numpy()
+    assert np.corrcoef(found.ravel(), wanted.ravel())[0, 1] > 0.9
+
+
+def test_ranges_are_those_of_sums_with_a_bias_of_their_own() -> None:
+    """Of rows that are matrices, the bias is added after the product."""
+    torch.manual_seed(0)
+    x = rows((4, 6))
+    net = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Flatten(), nn.Linear(20, 2))
+    with torch.no_grad():
+        net[0].bias.copy_(torch.linspace(-2, 2, 5))
+    found = to_qat(net, x, 4, ROUNDED).eval()
+    module = compile_brevitas_qat_model(found, x)
+    (part,) = rounded(found)
+    op = next(o for _, o in module.quant_layers_dict.values() if o.op_type() == "MatMul")
+    assert op.trained_range is not None
+    lowest, highest = map(np.ravel, op.trained_range)
+    bias = found.get_submodule("0").bias.detach().numpy()
+    middle = part.range.middle.numpy()
+    np.testing.assert_allclose((lowest + highest) / 2, middle - bias, rtol=1e-4, atol=1e-4)
+
+
+def test_weights_that_are_shared_stay_shared() -> None:
+    net = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 2))
+    net[2].weight = net[0].weight
+    found = to_qat(net, rows((6,)), 4)
+    first, second = found.get_submodule("0"), found.get_submodule("2")
+    assert first.weight is second.weight
+    assert first.bias is not second.bias
+    assert sum(1 for _ in found.parameters()) < 2 * 3 + 10
+    found(torch.tensor(rows((6,)))).sum().backward()
+    torch.optim.SGD(found.parameters(), lr=0.1).step()
+    assert torch.equal(first.weight, second.weight)
+
+
+def test_layers_with_hooks_are_refused() -> None:
+    net = mlp()
+    hook = net[0].register_forward_hook(lambda layer, given, result: 2 * result)
+    with pytest.raises(ModelError, match=r"Linear with hooks(?s:.*)remove_weight_norm"):
+        to_qat(net, rows((6,)), 4)
+    hook.remove()
+    to_qat(net, rows((6,)), 4)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+def test_norms_of_weights_are_refused() -> None:
+    net = nn.Sequential(nn.utils.weight_norm(nn.Linear(6, 3)), nn.ReLU(), nn.Linear(3, 2))
+    with pytest.raises(ModelError, match=r"cannot be copied.*remove_weight_norm"):
+        to_qat(net, rows((6,)), 4)
+    nn.utils.remove_weight_norm(net[0])
+    to_qat(net, rows((6,)), 4)
 
 
 def _kept(module: Any) -> list[int]:

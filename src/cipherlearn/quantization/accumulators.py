@@ -61,9 +61,34 @@ class Observed:
         lo, hi = expected_range(values, tuple(a for a in range(values.ndim) if a != keep))
         return cls(np.floor(lo).astype(np.int64), np.ceil(hi).astype(np.int64))
 
+    @classmethod
+    def along(
+        cls, values: np.ndarray, channel_axis: int | None, sample: tuple[int, ...]
+    ) -> Observed:
+        """Ranges apart along the channels, unless that is where the rows of the batch are.
+
+        Parameters
+        ----------
+        values : numpy.ndarray of int64
+        channel_axis : int or None
+        sample : tuple of int
+            Shape of the accumulators of one row.
+        """
+        if channel_axis is not None and values.ndim >= 2:
+            for candidate in (channel_axis, -2):
+                observed = cls.of(values, candidate)
+                if fits_sample(observed.lo.shape, sample):
+                    return observed
+        return cls.of(values, None)
+
     def widened(self, proved: Interval) -> Observed:
         """The ranges that can occur at all, apart along the same channels."""
         return Observed(*_proved_per_channel(proved, self))
+
+    @property
+    def shared_axes(self) -> tuple[int, ...]:
+        """Axes along which elements share a range."""
+        return tuple(axis for axis, extent in enumerate(self.lo.shape) if extent == 1)
 
 
 def expected_range(values: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
@@ -197,12 +222,12 @@ def plan_accumulator(
     lo, hi = _proved_per_channel(proved, observed)
     narrow_lo = np.clip(observed.lo, lo, hi)
     narrow_hi = np.clip(observed.hi, narrow_lo, hi)
+    centre = (narrow_lo + narrow_hi) / 2
     if rounding is not None and lsbs:
-        ones = np.ones_like(lo)
-        return _rounded(lo, hi, narrow_lo, narrow_hi, rounding, ones, lsbs)
+        return _rounded(lo, hi, centre, rounding, np.ones_like(lo), lsbs)
     if rounding is not None and _extent(narrow_lo, narrow_hi) >= 2 ** int(rounding.n_bits):
-        factor, lsbs = _filling(lo, hi, narrow_lo, narrow_hi, int(rounding.n_bits))
-        return _rounded(lo, hi, narrow_lo, narrow_hi, rounding, factor, lsbs)
+        factor, lsbs = _filling(lo, hi, narrow_hi - narrow_lo, int(rounding.n_bits))
+        return _rounded(lo, hi, centre, rounding, np.floor(factor).astype(np.int64), lsbs)
     width = _extent(narrow_lo, narrow_hi).bit_length()
     if _extent(lo, hi).bit_length() - width < least_saving:
         return AccumulatorPlan(np.ones_like(lo), -lo, None, None)
@@ -212,38 +237,70 @@ def plan_accumulator(
     return AccumulatorPlan(np.ones_like(lo), offset, np.zeros_like(lo), np.full_like(lo, top))
 
 
+def plan_as_trained(
+    proved: Interval,
+    observed: Observed,
+    trained: tuple[np.ndarray, np.ndarray],
+    accumulator: Affine,
+    rounding: Rounding,
+) -> AccumulatorPlan:
+    """Round an accumulator in the steps that training was done for.
+
+    Steps and borders differ from those of training by what whole factors and offsets allow.
+
+    Parameters
+    ----------
+    proved : Interval
+        What interval arithmetic shows for one sample.
+    observed : Observed
+        What has a range of its own.
+    trained : tuple of numpy.ndarray of float
+        The smallest and the largest real value of the ``2**rounding.n_bits`` steps; they broadcast
+        against the accumulator.
+    accumulator : Affine
+    rounding : Rounding
+    """
+    lo, hi = _proved_per_channel(proved, observed)
+    axes, shape = observed.shared_axes, observed.lo.shape
+    ends = [np.asarray(e) / accumulator.scale + accumulator.zero_point for e in trained]
+    start, end = (np.broadcast_to(e, np.broadcast_shapes(e.shape, shape)) for e in ends)
+    start, end = start.min(axis=axes, keepdims=True), end.max(axis=axes, keepdims=True)
+    factor, lsbs = _filling(lo, hi, end - start, int(rounding.n_bits))
+    whole = np.rint(factor).astype(np.int64)
+    return _rounded(lo, hi, (start + end) / 2, rounding, whole, lsbs)
+
+
 def _filling(
-    lo: np.ndarray, hi: np.ndarray, narrow_lo: np.ndarray, narrow_hi: np.ndarray, kept: int
+    lo: np.ndarray, hi: np.ndarray, extents: np.ndarray, kept: int
 ) -> tuple[np.ndarray, int]:
     """Factors with which every channel fills the ``2**kept`` steps, and the bits of one step.
 
-    The factors are capped where a channel's range is small against its weights, since they amplify
-    noise as well.
+    The factors, real numbers, are at least 1, and capped where a channel's range is small against
+    its weights, since they amplify noise as well.
     """
-    extents = np.maximum(narrow_hi - narrow_lo, 1)
+    extents = np.maximum(extents, 1)
     lsbs = 1
-    while top_of_range(kept, lsbs) < int(extents.max()):
+    while top_of_range(kept, lsbs) < extents.max():
         lsbs += 1
     lsbs += FILL_BITS
-    factor = top_of_range(kept, lsbs) // extents
+    factor = top_of_range(kept, lsbs) / extents
     weight = np.maximum(hi - lo, 1).astype(np.float64)
-    typical = np.median(factor * weight)
-    most = np.maximum(1, NOISE_CAP * typical // weight).astype(np.int64)
+    typical = np.median(np.floor(factor) * weight)
+    most = np.maximum(1, NOISE_CAP * typical // weight)
     return np.clip(factor, 1, most), lsbs
 
 
 def _rounded(
     lo: np.ndarray,
     hi: np.ndarray,
-    narrow_lo: np.ndarray,
-    narrow_hi: np.ndarray,
+    centre: np.ndarray,
     rounding: Rounding,
     factor: np.ndarray,
     lsbs: int,
 ) -> AccumulatorPlan:
-    """The plan that rounds to steps of ``2**lsbs``; every channel is centred in the range."""
+    """The plan that rounds to steps of ``2**lsbs``; the centres of channels are in the middle."""
     top = top_of_range(int(rounding.n_bits), lsbs)
-    offset = -factor * narrow_lo + (top - factor * (narrow_hi - narrow_lo)) // 2
+    offset = np.floor(top / 2 - factor * centre).astype(np.int64)
     if bool((factor * lo + offset >= 0).all() and (factor * hi + offset <= top).all()):
         return AccumulatorPlan(factor, offset, None, None, lsbs, rounding.exact)
     declared = np.zeros_like(lo), np.full_like(lo, top)
@@ -264,8 +321,7 @@ def _extent(lo: np.ndarray, hi: np.ndarray) -> int:
 
 def _proved_per_channel(proved: Interval, observed: Observed) -> tuple[np.ndarray, np.ndarray]:
     """The proved range, reduced to the axes along which ranges are kept apart."""
-    keep = observed.lo.shape
-    axes = tuple(axis for axis, extent in enumerate(keep) if extent == 1)
+    axes = observed.shared_axes
     lo = proved.lo.min(axis=axes, keepdims=True)
     return lo, proved.hi.max(axis=axes, keepdims=True)
 

@@ -1,4 +1,4 @@
-"""Grids that the model declares: of its constants, and of what its quantizers give."""
+"""What the model declares: grids of constants and of quantizers, and the ranges of its sums."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from cipherlearn.errors import UnsupportedAttributeError
 from cipherlearn.onnx import Graph, Node
 from cipherlearn.ops import qonnx
 from cipherlearn.ops.qonnx import DeclaredGrid
+from cipherlearn.ops.seen_range import SEEN_RANGE
 from cipherlearn.quantization.base_quantized_op import QuantizedOp
 from cipherlearn.quantization.quantized_array import QuantizedArray
 from cipherlearn.quantization.quantizers import (
@@ -174,3 +175,47 @@ def _constant(node: Node, grid: DeclaredGrid, values: np.ndarray) -> QuantizedAr
 def declares_grids(graph: Graph, grids: Mapping[str, Any]) -> bool:
     """Whether a model says how anything in it is quantized."""
     return bool(grids) or any(node.op in qonnx.GRID_OPERATORS for node in graph.nodes)
+
+
+def without_seen_ranges(
+    graph: Graph,
+) -> tuple[Graph, dict[str, tuple[np.ndarray, np.ndarray]]]:
+    """A graph in which nothing stands between sums and what reads them.
+
+    Parameters
+    ----------
+    graph : Graph
+
+    Returns
+    -------
+    graph : Graph
+    ranges : dict of str to tuple of numpy.ndarray
+        How low and how high sums reached in training, by the name of the node that sums.
+    """
+    nodes: list[Node] = []
+    ranges: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    sources: dict[str, str] = {}
+    for node in graph.nodes:
+        inputs = tuple(sources.get(name, name) for name in node.inputs)
+        if node.op != SEEN_RANGE or node.outputs[0] in graph.output_names:
+            nodes.append(replace(node, inputs=inputs))
+            continue
+        sources[node.outputs[0]] = inputs[0]
+        found = _sum_before(inputs[0], graph)
+        if found is not None:
+            summing, bias = found
+            lowest, highest = (np.float64(graph.constants[name]) for name in inputs[1:])
+            ranges[summing.name] = (lowest - bias, highest - bias)
+    return replace(graph, nodes=tuple(nodes)), ranges
+
+
+def _sum_before(tensor: str, graph: Graph) -> tuple[Node, Any] | None:
+    """What sums before a bias is added, if it is a node of its own, and that bias."""
+    bias: Any = 0.0
+    while (node := graph.producer(tensor)) is not None and node.op == "Add":
+        constant = [name for name in node.inputs if name in graph.constants]
+        if not constant:
+            break
+        bias = bias + np.float64(graph.constants[constant[0]])
+        tensor = next(name for name in node.inputs if name != constant[0])
+    return None if node is None else (node, bias)

@@ -23,9 +23,9 @@ from cipherlearn.ops._integer import Affine, IntegerForm, add_bias
 from cipherlearn.quantization.accumulators import (
     AccumulatorPlan,
     Observed,
-    fits_sample,
     plain_sum,
     plan_accumulator,
+    plan_as_trained,
     same_steps,
     squeezed,
 )
@@ -90,6 +90,9 @@ class QuantizedMixingOp(QuantizedOp, is_utility=True):
     proves_range : bool
         Whether the accumulator keeps the range that no input can leave, whatever it costs. False
         unless set.
+    trained_range : tuple of numpy.ndarray or None
+        Lowest and highest real result that training was done for, where that is known. None unless
+        set.
     keeps_sums : bool
         Whether an operand that is a sum of integers is read as it is, not quantized. False unless
         set.
@@ -111,6 +114,7 @@ class QuantizedMixingOp(QuantizedOp, is_utility=True):
         self.plan: AccumulatorPlan | None = None
         self.proved_range: tuple[int, int] | None = None
         self.proves_range = False
+        self.trained_range: tuple[np.ndarray, np.ndarray] | None = None
         self.fitted: FittedWeights | None = None
         self.keeps_grids = False
         self.keeps_sums = False
@@ -187,7 +191,11 @@ class QuantizedMixingOp(QuantizedOp, is_utility=True):
         proved: Interval = general.integers.interval
         self.proved_range = proved.min, proved.max
         rounding = self.rounding if self.feeds_lookup else None
-        observed = self._observed(found.integers, proved.shape)
+        axis = None if self.form is None else self.form.channel_axis
+        observed = Observed.along(found.integers, axis, proved.shape)
+        if self.trained_range is not None and rounding is not None and not self.proves_range:
+            self.plan = plan_as_trained(proved, observed, self.trained_range, found, rounding)
+            return
         if self.proves_range:
             observed = observed.widened(proved)
         lsbs = None if self.fitted is None else self.fitted.lsbs
@@ -305,16 +313,6 @@ class QuantizedMixingOp(QuantizedOp, is_utility=True):
             QuantizedArray(options.n_bits, x, options=options, stats=observed_range(x))
             for x in self._observed_inputs
         ]
-
-    def _observed(self, values: np.ndarray, sample: tuple[int, ...]) -> Observed:
-        """Ranges apart along the channels, unless that is where the rows of the batch are."""
-        axis = None if self.form is None else self.form.channel_axis
-        for candidate in (axis, -2):
-            if axis is not None and values.ndim >= 2:
-                observed = Observed.of(values, candidate)
-                if fits_sample(observed.lo.shape, sample):
-                    return observed
-        return Observed.of(values, None)
 
     def _accumulate(self, operands: Sequence[Any], attrs: Mapping[str, Any]) -> Affine:
         affine = [self._as_affine(o, i) for i, o in enumerate(operands)]

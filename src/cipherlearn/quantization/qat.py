@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from cipherlearn.quantization.declared import (
     declares_grids,
     grid_of,
     quantizer_of,
+    without_seen_ranges,
 )
 from cipherlearn.quantization.grid import channel_grids, grid_quantizer, on_grids
 from cipherlearn.quantization.mixing import QuantizedMixingOp
@@ -135,6 +136,7 @@ class PostTrainingQATImporter(ONNXConverter):
         self.bounds = bounds
         self._findings = _Findings()
         self._grids: Mapping[str, QuantizedArray] = {}
+        self._trained: Mapping[str, tuple[np.ndarray, np.ndarray]] = {}
         self._declares = False
 
     @property
@@ -152,8 +154,10 @@ class PostTrainingQATImporter(ONNXConverter):
         return module
 
     def parts(self, graph: Graph, data: list[np.ndarray]) -> Parts:
-        """The model, and whether it declares grids."""
+        """The model, whether it declares grids, and the ranges of sums that it was trained for."""
         parts = super().parts(graph, data)
+        body, self._trained = without_seen_ranges(parts.body)
+        parts = replace(parts, body=body)
         self._grids = parts.grids
         self._declares = declares_grids(parts.body, parts.grids)
         return parts
@@ -288,8 +292,9 @@ class PostTrainingQATImporter(ONNXConverter):
     def choose_weights(
         self, op: QuantizedMixingOp, operands: list[QuantizedArray], target: np.ndarray
     ) -> None:
-        """Weights stay; accumulators get the range that is asked for."""
+        """Weights stay; accumulators get the range that is asked for, or trained for."""
         del operands, target
+        op.trained_range = self._trained.get(op.op_instance_name)
         op.proves_range = self.bounds == "proved"
 
     def keep_grid(self, op: QuantizedOp, operands: list[QuantizedArray]) -> None:

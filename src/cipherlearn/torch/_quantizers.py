@@ -149,6 +149,7 @@ def exportable(
         if brevitas_layers(module):
             stack.enter_context(_brevitas_exportable(module, examples, traced))
         stack.enter_context(_fake_quantize_exportable(module))
+        stack.enter_context(_rounding_exportable(module, traced))
         yield
 
 
@@ -206,18 +207,31 @@ def _brevitas_exportable(
 
 @contextlib.contextmanager
 def _fake_quantize_exportable(module: torch.nn.Module) -> Iterator[None]:
-    """Let torch's own fake quantization be traced, and what only training rounds."""
+    """Let torch's own fake quantization be traced."""
     patched = []
     try:
         for part in fake_quantizers(module):
             part.forward = _Traced(part)
             patched.append(part)
-        for part in _parts(module, "_rounded_sums", "RoundedSums"):
-            part.forward = _unchanged
-            patched.append(part)
         yield
     finally:
         for part in patched:
+            del part.forward
+
+
+@contextlib.contextmanager
+def _rounding_exportable(module: torch.nn.Module, traced: bool) -> Iterator[None]:
+    """Let sums pass as they are: whoever compiles the network rounds them, in the same ranges.
+
+    The exporter of TorchScript does not tell the ranges.
+    """
+    rounding = _parts(module, "_rounded_sums", "RoundedSums")
+    for part in rounding:
+        part.forward = _unchanged if traced else part.declared
+    try:
+        yield
+    finally:
+        for part in rounding:
             del part.forward
 
 

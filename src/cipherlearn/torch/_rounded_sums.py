@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from cipherlearn.engines import DEFAULT_P_ERROR
+from cipherlearn.ops.seen_range import DOMAIN
 from cipherlearn.torch._differentiable import rounded_with_noise
 
 #: By how much a range is wider than what was seen; and which share of all batches so far it
@@ -77,31 +78,43 @@ class SeenRange(nn.Module):
 class RoundedSums(nn.Module):
     """Rounds sums to the bits that look-ups will read, as training for them does.
 
-    Where a network is exported, sums pass as they are: whoever compiles it rounds them.
-
     Parameters
     ----------
     channels : int
-    axis : int
-        That of the channels.
+        How many ranges there are; 1 where ``axis`` is None.
+    axis : int or None
+        That of the channels; None where all sums share a range.
     kept : int
         Bits that look-ups read.
     exact : bool
         Whether rounding is exact; approximate rounding is noisy in training.
     """
 
-    def __init__(self, channels: int, axis: int, kept: int, exact: bool) -> None:
+    def __init__(self, channels: int, axis: int | None, kept: int, exact: bool) -> None:
         super().__init__()
         self.axis, self.kept, self.exact = axis, kept, exact
         self.range = SeenRange(channels)
 
     def forward(self, sums: torch.Tensor) -> torch.Tensor:
         """Rounded sums."""
-        moved = sums.movedim(self.axis, -1)
+        moved = sums.unsqueeze(-1) if self.axis is None else sums.movedim(self.axis, -1)
         if self.training:
             self.range.follow(moved.reshape(-1, moved.shape[-1]))
         step = self.range.reach.clamp(min=1e-9) / (2**self.kept - 1)
         start = self.range.middle - self.range.reach / 2
         noisy = self.training and not self.exact
         steps = rounded_with_noise((moved - start) / step, SIGMA if noisy else 0.0)
-        return (steps * step + start).movedim(-1, self.axis)
+        rounded = steps * step + start
+        return rounded.squeeze(-1) if self.axis is None else rounded.movedim(-1, self.axis)
+
+    def declared(self, sums: torch.Tensor) -> torch.Tensor:
+        """The sums as they are, exported with the range that they were rounded in."""
+        shape = [1] * sums.ndim
+        if self.axis is not None:
+            shape[self.axis] = -1
+        middle, half = self.range.middle, self.range.reach / 2
+        ends = [each.reshape(shape) for each in (middle - half, middle + half)]
+        made: torch.Tensor = torch.onnx.ops.symbolic(
+            f"{DOMAIN}::SeenRange", (sums, *ends), dtype=sums.dtype, shape=sums.shape, version=1
+        )
+        return made

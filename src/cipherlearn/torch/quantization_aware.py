@@ -20,16 +20,8 @@ from cipherlearn.errors import InvalidParameterError, InvalidTypeError, ModelErr
 from cipherlearn.quantization.n_bits import LayerBits, get_n_bits_dict
 from cipherlearn.quantization.quantizers import check_bits
 from cipherlearn.quantization.search import INPUT_BITS
-from cipherlearn.torch._operations import (
-    ELEMENTWISE,
-    GEOMETRY,
-    JOINING,
-    MIXING,
-    MOVING,
-    NOT_IN_PLACE,
-    PRODUCTS,
-    kind_of_module,
-)
+from cipherlearn.torch._operations import GEOMETRY, PRODUCTS
+from cipherlearn.torch._qat_plan import Plan, Seen, Sum, seen_on, traced_copy
 from cipherlearn.torch._quantize import AUTO, Request
 from cipherlearn.torch._quantizers import brevitas_layers, require_brevitas, silent
 from cipherlearn.torch._rounded_sums import RoundedSums
@@ -119,9 +111,9 @@ def to_qat(
     given = {**locals(), "import_qat": False}
     request = Request.of(given)
     rows = _rows(net, to_numpy_inputs(inputset))
-    traced = _traced(net)
-    seen = _seen(traced, rows)
-    plan = _Plan.of(traced, seen)
+    traced = traced_copy(net)
+    seen = seen_on(traced, rows)
+    plan = Plan.of(traced, seen)
     bits = _bits(net, request, tuple(each.numpy() for each in rows))
     with silent(), torch.random.fork_rng(devices=[]):
         _quantize(traced, plan, bits, seen)
@@ -178,176 +170,29 @@ def _method(exact: bool) -> str:
     return "exact" if exact else "approximate"
 
 
-def _traced(net: nn.Module) -> fx.GraphModule:
-    """A copy whose operations are nodes of a graph."""
-    copied = copy.deepcopy(net).float().eval()
-    try:
-        # A single layer would be traced into.
-        traced = fx.symbolic_trace(nn.Sequential(copied) if type(net) in PRODUCTS else copied)
-    except Exception as error:
-        raise ModelError(
-            f"torch.fx cannot trace the network ({error}): what it computes must not depend on "
-            "values. Write it with layers of Brevitas instead (see compile_brevitas_qat_model)"
-        ) from error
-    for node in traced.graph.nodes:  # what is quantized must not be changed in place
-        node.target = NOT_IN_PLACE.get(node.target, node.target)
-    traced.recompile()
-    return traced
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What is replaced, and what is quantized.
-
-    Parameters
-    ----------
-    products : tuple of fx.Node
-        Layers with weights, in order.
-    groups : tuple of tuple of fx.Node
-        What is quantized; what is added or joined has one quantizer.
-    readers : dict of fx.Node to tuple of int
-        Numbers of the products that read what is quantized.
-    kinds : dict of fx.Node to str
-        What nodes do to tensors.
-    """
-
-    products: tuple[fx.Node, ...]
-    groups: tuple[tuple[fx.Node, ...], ...]
-    readers: dict[fx.Node, tuple[int, ...]]
-    kinds: dict[fx.Node, str]
-
-    @classmethod
-    def of(cls, traced: fx.GraphModule, seen: Mapping[fx.Node, float]) -> _Plan:
-        """For a traced network, and nodes that have tensors for values.
-
-        Raises
-        ------
-        ModelError
-            If there are operations that are not known; all are listed.
-        """
-        kinds = _kinds(traced, seen)
-        unknown = [
-            f"- {node.name}: {_told(node, traced)}" for node, kind in kinds.items() if not kind
-        ]
-        if unknown:
-            raise ModelError(
-                "to_qat does not know how these operations are quantized:\n"
-                + "\n".join(unknown)
-                + "\nWrite linear and convolution as layers (torch.nn.Linear, ...), take "
-                "parametrizations off, and use layers of Brevitas for the rest, or leave it to the "
-                "client"
-            )
-        products = tuple(node for node, kind in kinds.items() if kind == "product")
-        if not products:
-            raise ModelError("the network has no layers with weights: there is nothing to train")
-        group_of: dict[fx.Node, set[fx.Node]] = {}
-        readers: dict[fx.Node, tuple[int, ...]] = {}
-        for node, kind in kinds.items():
-            if kind not in ("product", "mixing", "joining"):
-                continue
-            sources = [_source(each, kinds) for each in node.all_input_nodes if each in kinds]
-            for source in sources:
-                group_of.setdefault(source, {source})
-                if kind == "product":
-                    readers[source] = (*readers.get(source, ()), products.index(node))
-            if kind == "joining":
-                whole = set().union(*(group_of[source] for source in sources))
-                group_of.update(dict.fromkeys(whole, whole))
-        order = {node: place for place, node in enumerate(traced.graph.nodes)}
-        distinct = {id(group): sorted(group, key=order.__getitem__) for group in group_of.values()}
-        groups = sorted((tuple(g) for g in distinct.values()), key=lambda g: order[g[0]])
-        return cls(products, tuple(groups), readers, kinds)
-
-
-def _name(node: fx.Node) -> str:
-    """What a node calls, in short."""
-    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-    return name.rstrip("_").lstrip("_")
-
-
-def _kinds(traced: fx.GraphModule, seen: Mapping[fx.Node, float]) -> dict[fx.Node, str]:
-    """What nodes do to tensors; empty where that is not known."""
-    nodes = (node for node in traced.graph.nodes if node in seen or node.op == "output")
-    return {node: _kind(node, traced, seen) for node in nodes if node.op != "get_attr"}
-
-
-def _kind(node: fx.Node, traced: fx.GraphModule, seen: Mapping[fx.Node, float]) -> str:
-    """What a node does to tensors; empty if that is not known."""
-    if node.op in ("placeholder", "output"):
-        return node.op
-    if node.op == "call_module":
-        return kind_of_module(traced.get_submodule(str(node.target)))
-    name = _name(node)
-    tensors = [each for each in node.all_input_nodes if each in seen]
-    several, held = len(tensors) > 1, any(each.op == "get_attr" for each in tensors)
-    if name in JOINING or name == "mul":
-        if not several or (held and name in ("add", "sub", "mul")):
-            return "elementwise"
-        return "" if held else "joining" if name in JOINING else "mixing"
-    if name in MIXING:
-        return "" if held else "mixing"
-    if name in MOVING:
-        return "moving"
-    return "elementwise" if name in ELEMENTWISE and not several else ""
-
-
-def _told(node: fx.Node, traced: fx.GraphModule) -> str:
-    if node.op == "call_module":
-        return type(traced.get_submodule(str(node.target))).__name__
-    return _name(node)
-
-
-def _source(node: fx.Node, kinds: Mapping[fx.Node, str]) -> fx.Node:
-    """Where values come from that are only moved."""
-    while kinds[node] == "moving":
-        node = next(each for each in node.all_input_nodes if each in kinds)
-    return node
-
-
-class _Ranges(fx.Interpreter):
-    """Notes the smallest value of each tensor while the network is run."""
-
-    def __init__(self, traced: fx.GraphModule) -> None:
-        super().__init__(traced)
-        self.least: dict[fx.Node, float] = {}
-
-    def run_node(self, n: fx.Node) -> Any:
-        """The value of a node."""
-        value = super().run_node(n)
-        if isinstance(value, torch.Tensor) and n.op != "output":
-            self.least[n] = float(value.min())
-        elif isinstance(value, (tuple, list)) and any(isinstance(v, torch.Tensor) for v in value):
-            self.least[n] = 0.0  # parts, which are taken out before they are used
-        return value
-
-
-def _seen(traced: fx.GraphModule, rows: tuple[torch.Tensor, ...]) -> dict[fx.Node, float]:
-    """The smallest value of each tensor that is computed.
-
-    Raises
-    ------
-    InvalidParameterError
-        If the network does not take the rows.
-    """
-    noting = _Ranges(traced)
-    try:
-        with torch.no_grad():
-            noting.run(*rows)
-    except Exception as error:  # whatever layers raise
-        shapes = ", ".join(str(tuple(each.shape)) for each in rows)
-        raise InvalidParameterError(
-            f"the network does not take the inputset, of shape {shapes}: {error}"
-        ) from error
-    return noting.least
-
-
 def _quantize(
-    traced: fx.GraphModule, plan: _Plan, bits: QatBits, least: Mapping[fx.Node, float]
+    traced: fx.GraphModule, plan: Plan, bits: QatBits, seen: Mapping[fx.Node, Seen]
 ) -> None:
     """Replace layers, and add quantizers (in place)."""
+    _replace_products(traced, plan, bits)
+    kinds = {**dict.fromkeys(traced.graph.nodes, "size"), **plan.kinds}
+    widths = _add_quantizers(traced, plan, bits, seen, kinds)
+    rounding = bits.rounding
+    if rounding is not None:
+        for place, each in enumerate(plan.sums):
+            fits = each.fits(widths[each.source], rounding["n_bits"])
+            if not fits and _is_looked_up(each.node, kinds):
+                _round(traced, each, f"rounded{place}", rounding)
+    traced.graph.lint()
+    traced.recompile()
+
+
+def _replace_products(traced: fx.GraphModule, plan: Plan, bits: QatBits) -> None:
+    """Put layers of Brevitas in place of those with weights; what they share stays shared."""
     from brevitas import nn as qnn  # type: ignore[import-untyped]
     from brevitas import quant
 
+    taken: dict[int, nn.Parameter] = {}
     for number, node in enumerate(plan.products):
         layer = traced.get_submodule(str(node.target))
         if type(layer) not in PRODUCTS:
@@ -363,13 +208,27 @@ def _quantize(
             weight_bit_width=bits.of(number).weights,
         )
         made.load_state_dict(layer.state_dict(), strict=False)
-        for part, parameter in layer.named_parameters():  # what is frozen stays so
+        for part, parameter in layer.named_parameters():
             made.get_parameter(part).requires_grad_(parameter.requires_grad)
+            setattr(made, part, taken.setdefault(id(parameter), made.get_parameter(part)))
         parent, _, name = str(node.target).rpartition(".")
         setattr(traced.get_submodule(parent), name, made)
-    kinds = {**dict.fromkeys(traced.graph.nodes, "size"), **plan.kinds}
+
+
+def _add_quantizers(
+    traced: fx.GraphModule,
+    plan: Plan,
+    bits: QatBits,
+    seen: Mapping[fx.Node, Seen],
+    kinds: Mapping[fx.Node, str],
+) -> dict[fx.Node, int]:
+    """Quantize what is to be quantized; the bits of each such value."""
+    from brevitas import nn as qnn
+    from brevitas import quant
+
+    found: dict[fx.Node, int] = {}
     for place, group in enumerate(plan.groups):
-        signed = any(least[node] < 0 for node in group)
+        signed = any(seen[node].least < 0 for node in group)
         # Ranges that leave the least error: of few bits, those of the largest values are far off.
         kind = quant.ShiftedUint8ActPerTensorFloatMSE if signed else quant.Uint8ActPerTensorFloatMSE
         numbers = [number for node in group for number in plan.readers.get(node, ())]
@@ -380,11 +239,8 @@ def _quantize(
         traced.add_submodule(name, qnn.QuantIdentity(act_quant=kind, bit_width=width))
         for node in group:
             _insert(traced, node, name, kinds)
-    for place, node in enumerate(plan.products):
-        if bits.rounding is not None and _is_looked_up(node, kinds):
-            _round(traced, node, f"rounded{place}", bits.rounding)
-    traced.graph.lint()
-    traced.recompile()
+        found.update(dict.fromkeys(group, width))
+    return found
 
 
 def _is_looked_up(node: fx.Node, kinds: Mapping[fx.Node, str]) -> bool:
@@ -397,17 +253,13 @@ def _is_looked_up(node: fx.Node, kinds: Mapping[fx.Node, str]) -> bool:
     return False
 
 
-def _round(traced: fx.GraphModule, node: fx.Node, name: str, rounding: Mapping[str, Any]) -> None:
-    """Let training know how the sums of a layer are rounded."""
-    layer = traced.get_submodule(str(node.target))
-    is_linear = hasattr(layer, "out_features")
-    channels: Any = layer.out_features if is_linear else layer.out_channels
+def _round(traced: fx.GraphModule, found: Sum, name: str, rounding: Mapping[str, Any]) -> None:
+    """Let training know how sums are rounded."""
     exact = rounding["method"] == "exact"
-    rounds = RoundedSums(int(channels), -1 if is_linear else 1, rounding["n_bits"], exact)
-    traced.add_submodule(name, rounds)
-    with traced.graph.inserting_after(node):
-        made = traced.graph.call_module(name, (node,))
-    node.replace_all_uses_with(made, lambda user: user is not made)
+    traced.add_submodule(name, RoundedSums(found.channels, found.axis, rounding["n_bits"], exact))
+    with traced.graph.inserting_after(found.node):
+        made = traced.graph.call_module(name, (found.node,))
+    found.node.replace_all_uses_with(made, lambda user: user is not made)
 
 
 def _insert(traced: fx.GraphModule, node: fx.Node, name: str, kinds: Mapping[fx.Node, str]) -> None:

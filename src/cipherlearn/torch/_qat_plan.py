@@ -1,0 +1,282 @@
+"""What `to_qat` does with the operations of a network: products, what is quantized, and sums."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from cipherlearn.errors import InvalidParameterError, ModelError
+from cipherlearn.torch._operations import (
+    ELEMENTWISE,
+    JOINING,
+    MIXING,
+    MOVING,
+    NOT_IN_PLACE,
+    PRODUCTS,
+    kind_of_module,
+)
+
+
+def traced_copy(net: nn.Module) -> fx.GraphModule:
+    """A copy whose operations are nodes of a graph.
+
+    Raises
+    ------
+    ModelError
+        If the network cannot be copied or traced.
+    """
+    try:
+        copied = copy.deepcopy(net).float().eval()
+    except RuntimeError as error:
+        raise ModelError(
+            f"the network cannot be copied ({error}). Take off what computes weights "
+            "(torch.nn.utils.remove_weight_norm, ...)"
+        ) from error
+    try:
+        # A single layer would be traced into.
+        traced = fx.symbolic_trace(nn.Sequential(copied) if type(net) in PRODUCTS else copied)
+    except Exception as error:
+        raise ModelError(
+            f"torch.fx cannot trace the network ({error}): what it computes must not depend on "
+            "values. Write it with layers of Brevitas instead (see compile_brevitas_qat_model)"
+        ) from error
+    for node in traced.graph.nodes:  # what is quantized must not be changed in place
+        node.target = NOT_IN_PLACE.get(node.target, node.target)
+    traced.recompile()
+    return traced
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a tensor was for some rows.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        With the rows.
+    least : float
+        Its smallest value.
+    """
+
+    shape: tuple[int, ...] = ()
+    least: float = 0.0
+
+
+@dataclass(frozen=True)
+class Sum:
+    """A node that sums integers.
+
+    Parameters
+    ----------
+    node, source : fx.Node
+        It, and what is quantized of the first tensor that it reads.
+    axis : int or None
+        Of channels, whose sums have ranges of their own; None where there are none.
+    channels : int
+        How many.
+    terms : int
+        Of what is encrypted; 0 for products with weights, whose sums are wide at any rate.
+    factors : int
+        Encrypted integers that a term is a product of.
+    """
+
+    node: fx.Node
+    source: fx.Node
+    axis: int | None
+    channels: int
+    terms: int = 0
+    factors: int = 1
+
+    def fits(self, n_bits: int, kept: int) -> bool:
+        """Whether so few bits hold all sums of integers of ``n_bits``: they are read unrounded."""
+        return bool(self.terms) and self.terms * (2**n_bits - 1) ** self.factors < 2**kept
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is replaced, and what is quantized.
+
+    Parameters
+    ----------
+    products : tuple of fx.Node
+        Layers with weights, in order.
+    groups : tuple of tuple of fx.Node
+        What is quantized; what is added or joined has one quantizer.
+    readers : dict of fx.Node to tuple of int
+        Numbers of the products that read what is quantized.
+    kinds : dict of fx.Node to str
+        What nodes do to tensors.
+    sums : tuple of Sum
+        What sums integers: products, pools, and what is added.
+    """
+
+    products: tuple[fx.Node, ...]
+    groups: tuple[tuple[fx.Node, ...], ...]
+    readers: dict[fx.Node, tuple[int, ...]]
+    kinds: dict[fx.Node, str]
+    sums: tuple[Sum, ...]
+
+    @classmethod
+    def of(cls, traced: fx.GraphModule, seen: Mapping[fx.Node, Seen]) -> Plan:
+        """For a traced network, and nodes that have tensors for values.
+
+        Raises
+        ------
+        ModelError
+            If there are operations that are not known; all are listed.
+        """
+        kinds = _kinds(traced, seen)
+        unknown = [
+            f"- {node.name}: {_told(node, traced)}" for node, kind in kinds.items() if not kind
+        ]
+        if unknown:
+            raise ModelError(
+                "to_qat does not know how these operations are quantized:\n"
+                + "\n".join(unknown)
+                + "\nWrite linear and convolution as layers (torch.nn.Linear, ...), take "
+                "parametrizations and hooks off (torch.nn.utils.remove_weight_norm, ...), and use "
+                "layers of Brevitas for the rest, or leave it to the client"
+            )
+        products = tuple(node for node, kind in kinds.items() if kind == "product")
+        if not products:
+            raise ModelError("the network has no layers with weights: there is nothing to train")
+        group_of: dict[fx.Node, set[fx.Node]] = {}
+        readers: dict[fx.Node, tuple[int, ...]] = {}
+        for node, kind in kinds.items():
+            if kind not in ("product", "mixing", "joining"):
+                continue
+            sources = [_source(each, kinds) for each in node.all_input_nodes if each in kinds]
+            for source in sources:
+                group_of.setdefault(source, {source})
+                if kind == "product":
+                    readers[source] = (*readers.get(source, ()), products.index(node))
+            if kind == "joining":
+                whole = set().union(*(group_of[source] for source in sources))
+                group_of.update(dict.fromkeys(whole, whole))
+        order = {node: place for place, node in enumerate(traced.graph.nodes)}
+        distinct = {id(group): sorted(group, key=order.__getitem__) for group in group_of.values()}
+        groups = sorted((tuple(g) for g in distinct.values()), key=lambda g: order[g[0]])
+        sums = (_sum(node, kinds, traced, seen) for node in kinds)
+        return cls(products, tuple(groups), readers, kinds, tuple(s for s in sums if s is not None))
+
+
+def _name(node: fx.Node) -> str:
+    """What a node calls, in short."""
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    return name.rstrip("_").lstrip("_")
+
+
+def _kinds(traced: fx.GraphModule, seen: Mapping[fx.Node, Seen]) -> dict[fx.Node, str]:
+    """What nodes do to tensors; empty where that is not known."""
+    nodes = (node for node in traced.graph.nodes if node in seen or node.op == "output")
+    return {node: _kind(node, traced, seen) for node in nodes if node.op != "get_attr"}
+
+
+def _kind(node: fx.Node, traced: fx.GraphModule, seen: Mapping[fx.Node, Seen]) -> str:
+    """What a node does to tensors; empty if that is not known."""
+    if node.op in ("placeholder", "output"):
+        return node.op
+    if node.op == "call_module":
+        module = traced.get_submodule(str(node.target))
+        return "" if _has_hooks(module) else kind_of_module(module)
+    name = _name(node)
+    tensors = [each for each in node.all_input_nodes if each in seen]
+    several, held = len(tensors) > 1, any(each.op == "get_attr" for each in tensors)
+    if name in JOINING or name == "mul":
+        if not several or (held and name in ("add", "sub", "mul")):
+            return "elementwise"
+        return "" if held else "joining" if name in JOINING else "mixing"
+    if name in MIXING:
+        return "" if held else "mixing"
+    if name in MOVING:
+        return "moving"
+    return "elementwise" if name in ELEMENTWISE and not several else ""
+
+
+def _told(node: fx.Node, traced: fx.GraphModule) -> str:
+    if node.op == "call_module":
+        module = traced.get_submodule(str(node.target))
+        return f"{type(module).__name__}{' with hooks' if _has_hooks(module) else ''}"
+    return _name(node)
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    """Whether more is computed than the layer's own; norms of weights are written so."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)  # noqa: SLF001
+
+
+def _source(node: fx.Node, kinds: Mapping[fx.Node, str]) -> fx.Node:
+    """Where values come from that are only moved."""
+    while kinds[node] == "moving":
+        node = next(each for each in node.all_input_nodes if each in kinds)
+    return node
+
+
+def _sum(
+    node: fx.Node,
+    kinds: Mapping[fx.Node, str],
+    traced: fx.GraphModule,
+    seen: Mapping[fx.Node, Seen],
+) -> Sum | None:
+    """What a node sums; None if it does not."""
+    kind, name = kinds[node], _told(node, traced)
+    sums = kind in ("product", "mixing") or (kind == "joining" and name in ("add", "sub"))
+    if not sums or name == "mul":
+        return None
+    first = next(each for each in node.all_input_nodes if each in kinds)
+    source, before, shape = _source(first, kinds), seen[first].shape, seen[node].shape
+    if kind == "product":
+        axis = -1 if name == nn.Linear.__name__ else 1
+        return Sum(node, source, axis, shape[axis])
+    if kind == "joining":
+        return Sum(node, source, None, 1, terms=2)
+    if name in ("bmm", "matmul"):
+        return Sum(node, source, -1, shape[-1], terms=before[-1], factors=2)
+    # Windows of pools may overlap: then these are a few less than there are.
+    terms = math.ceil(math.prod(before) / math.prod(shape))
+    if len(shape) < 2:
+        return Sum(node, source, None, 1, terms)
+    return Sum(node, source, 1, shape[1], terms)
+
+
+class _Noting(fx.Interpreter):
+    """Notes what each tensor is while the network is run."""
+
+    def __init__(self, traced: fx.GraphModule) -> None:
+        super().__init__(traced)
+        self.seen: dict[fx.Node, Seen] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        """The value of a node."""
+        value = super().run_node(n)
+        if isinstance(value, torch.Tensor) and n.op != "output":
+            self.seen[n] = Seen(tuple(value.shape), float(value.min()))
+        elif isinstance(value, (tuple, list)) and any(isinstance(v, torch.Tensor) for v in value):
+            self.seen[n] = Seen()  # parts, which are taken out before they are used
+        return value
+
+
+def seen_on(traced: fx.GraphModule, rows: tuple[torch.Tensor, ...]) -> dict[fx.Node, Seen]:
+    """Each tensor that is computed for some rows.
+
+    Raises
+    ------
+    InvalidParameterError
+        If the network does not take the rows.
+    """
+    noting = _Noting(traced)
+    try:
+        with torch.no_grad():
+            noting.run(*rows)
+    except Exception as error:  # whatever layers raise
+        shapes = ", ".join(str(tuple(each.shape)) for each in rows)
+        raise InvalidParameterError(
+            f"the network does not take the inputset, of shape {shapes}: {error}"
+        ) from error
+    return noting.seen
