@@ -81,8 +81,8 @@ def to_qat(
         fewer bits, for training to make up for.
     rounding_threshold_bits : optional
         As for `compile_torch_model`. Training rounds alike, and `compile_brevitas_qat_model` takes
-        it from the network. The ranges that the compiler chooses are its own: single values differ
-        from those of the network in evaluation, which are as exact. Where ``n_bits`` is
+        rounding and ranges from the network: steps are those of training, to the precision of
+        whole factors. Where ``n_bits`` is
         ``"auto"``, None takes what it found.
     labels, max_drop, max_seconds
         As for `compile_torch_model`, where bits are found.
