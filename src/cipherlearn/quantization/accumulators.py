@@ -246,18 +246,20 @@ def plan_as_trained(
 ) -> AccumulatorPlan:
     """Round an accumulator in the steps that training was done for.
 
-    Steps and borders differ from those of training by what whole factors and offsets allow.
+    Steps and borders differ from those of training by what whole factors and offsets allow. Where
+    calibration data leaves a range, because training was short, the one that is observed counts.
 
     Parameters
     ----------
     proved : Interval
         What interval arithmetic shows for one sample.
     observed : Observed
-        What has a range of its own.
+        What calibration data showed.
     trained : tuple of numpy.ndarray of float
         The smallest and the largest real value of the ``2**rounding.n_bits`` steps; they broadcast
         against the accumulator.
     accumulator : Affine
+        Of the calibration data.
     rounding : Rounding
     """
     lo, hi = _proved_per_channel(proved, observed)
@@ -265,6 +267,9 @@ def plan_as_trained(
     ends = [np.asarray(e) / accumulator.scale + accumulator.zero_point for e in trained]
     start, end = (np.broadcast_to(e, np.broadcast_shapes(e.shape, shape)) for e in ends)
     start, end = start.min(axis=axes, keepdims=True), end.max(axis=axes, keepdims=True)
+    seen = accumulator.integers
+    start = np.where(seen.min(axis=axes, keepdims=True) < start, observed.lo, start)
+    end = np.where(seen.max(axis=axes, keepdims=True) > end, observed.hi, end)
     factor, lsbs = _filling(lo, hi, end - start, int(rounding.n_bits))
     whole = np.rint(factor).astype(np.int64)
     return _rounded(lo, hi, (start + end) / 2, rounding, whole, lsbs)
