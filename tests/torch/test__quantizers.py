@@ -317,3 +317,27 @@ def test_fake_quantization_of_torch_is_taken_over() -> None:
         wanted = net(torch.tensor(Y)).numpy()
     np.testing.assert_allclose(module.forward(Y), wanted, atol=1e-5)
     assert "forward" not in vars(net.parts[0])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torchao, as it is imported
+@pytest.mark.parametrize("is_qat", [False, True])
+def test_what_torchao_converts_is_taken_over(is_qat: bool) -> None:
+    from torchao.quantization.pt2e import quantize_pt2e as pt2e
+    from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
+
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)).eval()
+    dynamic = ({0: torch.export.Dim("rows")},)
+    graph = torch.export.export(net, (torch.tensor(X),), dynamic_shapes=dynamic).module()
+    config = x86.get_default_x86_inductor_quantization_config(is_qat=is_qat)
+    quantizer = x86.X86InductorQuantizer().set_global(config)
+    prepared = (pt2e.prepare_qat_pt2e if is_qat else pt2e.prepare_pt2e)(graph, quantizer)
+    prepared(torch.tensor(X))
+    converted = pt2e.convert_pt2e(prepared)
+    module = build_quantized_module(converted, X, import_qat=True, bounds="proved")
+    grids = [n.op_type for n in module.onnx_model.graph.node].count("Quant")
+    assert grids >= 4  # of what both layers read, and of their weights
+    wanted = converted(torch.tensor(X)).detach().numpy()
+    away = np.abs(module.forward(X) - wanted)
+    assert (away < 1e-4).mean() > 0.99
+    assert away.max() < 0.1
