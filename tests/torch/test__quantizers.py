@@ -333,6 +333,8 @@ def test_what_torchao_converts_is_taken_over(is_qat: bool) -> None:
     quantizer = x86.X86InductorQuantizer().set_global(config)
     prepared = (pt2e.prepare_qat_pt2e if is_qat else pt2e.prepare_pt2e)(graph, quantizer)
     prepared(torch.tensor(X))
+    with pytest.raises(ModelError, match=r"not converted: it holds .*(?s:Observer|Fake).*pt2e"):
+        build_quantized_module(prepared, X, import_qat=True)
     converted = pt2e.convert_pt2e(prepared)
     module = build_quantized_module(converted, X, import_qat=True, bounds="proved")
     grids = [n.op_type for n in module.onnx_model.graph.node].count("Quant")

@@ -252,6 +252,12 @@ def check_fake_quantizers(module: torch.nn.Module) -> None:
     ModelError
         Lists all of them.
     """
+    prepared = sorted({type(part).__name__ for part in module.modules() if _is_torchao(part)})
+    if prepared:
+        raise ModelError(
+            f"the network was prepared for quantization by torchao, and not converted: it holds "
+            f"{', '.join(prepared)}. Give what convert_pt2e makes of it"
+        )
     names = {id(part): name for name, part in module.named_modules()}
     observing = [
         names[id(part)] for part in fake_quantizers(module) if int(part.observer_enabled[0])
@@ -261,6 +267,12 @@ def check_fake_quantizers(module: torch.nn.Module) -> None:
             f"the fake quantization in {', '.join(observing)} still observes values, which would "
             "change its scale: module.apply(torch.ao.quantization.disable_observer)"
         )
+
+
+def _is_torchao(part: Any) -> bool:
+    """Whether a module is an observer or a fake quantizer of torchao."""
+    bases = {(kind.__module__.partition(".")[0], kind.__name__) for kind in type(part).__mro__}
+    return not bases.isdisjoint({("torchao", "ObserverBase"), ("torchao", "FakeQuantizeBase")})
 
 
 def _limits(part: Any) -> tuple[int, int]:
