@@ -426,3 +426,46 @@ def test_a_net_that_was_not_trained() -> None:
             ask(X)
     with pytest.raises(ValueError, match="features"):
         classifier().fit(X, Y).predict(X[:, :3])
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value", "message"),
+    [
+        ("optimizer", "adam", r"optimizer must be a class, such as torch\.optim\.SGD, not 'adam'"),
+        ("criterion", "mse", r"criterion must be a class, such as .*, not 'mse'"),
+        ("train_split", 5, r"train_split must be None or a callable, .*ValidSplit\(5\), not 5"),
+        ("callbacks", [3], r"must be a list of callbacks of skorch, .*not \[3\]"),
+        ("callbacks", 3, r"must be a list of callbacks of skorch, .*not 3"),
+        ("callbacks", "all", r"must be a list of callbacks of skorch, .*not 'all'"),
+        ("callbacks", [EarlyStopping()], r"valid_loss.*: give train_split=.*ValidSplit\(5\)"),
+    ],
+)
+def test_parts_that_cannot_be_trained_with(parameter: str, value: Any, message: str) -> None:
+    with pytest.raises(InvalidParameterError, match=message):
+        classifier(max_epochs=1, **{parameter: value}).fit(X, Y)
+
+
+@pytest.mark.parametrize(
+    ("name", "taken"),
+    [
+        ("optimizer__speed", "optimizer takes .*weight_decay, .*param_groups"),
+        ("criterion__weights", "criterion takes weight, "),
+        ("iterator_train__rows", "iterator_train takes .*shuffle"),
+        ("callbacks__stop__patience", "callbacks takes .*decay$"),
+    ],
+)
+def test_parameters_that_a_part_does_not_take(name: str, taken: str) -> None:
+    with pytest.raises(UnknownKeyError, match=f"there is no '{name}': {taken}"):
+        classifier(max_epochs=1, **{name: 1}).fit(X, Y)
+
+
+def test_parameters_that_parts_take() -> None:
+    stop = EarlyStopping(monitor="train_loss")
+    for given in ([stop], [("stop", stop)], [EarlyStopping]):
+        name = "stop" if isinstance(given[0], tuple) else "EarlyStopping"
+        model = classifier(
+            max_epochs=2,
+            callbacks=given,
+            **{f"callbacks__{name}__monitor": "train_loss", "optimizer__weight_decay": 1e-3},
+        )
+        assert len(model.fit(X, Y).history_) == 2

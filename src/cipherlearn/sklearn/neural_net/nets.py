@@ -21,7 +21,12 @@ from skorch.callbacks import LRScheduler  # type: ignore[import-untyped]
 from torch import nn
 
 from cipherlearn.errors import InvalidParameterError, ModelError
-from cipherlearn.sklearn.neural_net.parameters import NestedParameters, check_names
+from cipherlearn.sklearn.neural_net.parameters import (
+    NestedParameters,
+    check_names,
+    check_parameters_of_parts,
+    check_parts,
+)
 from cipherlearn.torch._sparse_parameters import as_module, check_count, hidden_width
 from cipherlearn.torch.distillation import one_thread
 from cipherlearn.torch.sparse_network import SparseQuantNeuralNetwork
@@ -160,11 +165,8 @@ class TrainedNet(NestedParameters, BaseEstimator, ABC):  # type: ignore[misc]
         is_number = isinstance(self.lr, (int, float, np.number)) and not isinstance(self.lr, bool)
         if not is_number or not 0 < self.lr < np.inf:
             raise InvalidParameterError(f"lr must be a number above 0, not {self.lr!r}")
-        if isinstance(self.callbacks, str) and self.callbacks != "disable":
-            raise InvalidParameterError(
-                f"callbacks must be a list of callbacks of skorch, or 'disable', not "
-                f"{self.callbacks!r}"
-            )
+        parts = {name: getattr(self, name) for name in ("optimizer", "train_split", "callbacks")}
+        check_parts({**parts, "criterion": self.criterion or self.usual_criterion})
         try:
             torch.empty(0, device=self.device)
         except (AssertionError, RuntimeError) as error:
@@ -188,7 +190,15 @@ class TrainedNet(NestedParameters, BaseEstimator, ABC):  # type: ignore[misc]
     def _train(self, net: skorch.NeuralNet, rows: np.ndarray, targets: np.ndarray) -> None:
         network = net.module_
         network.observe(torch.tensor(rows, device=self.device))
-        net.partial_fit(rows, targets)
+        try:
+            net.partial_fit(rows, targets)
+        except KeyError as error:
+            if self.train_split is None and "valid" in str(error):
+                raise InvalidParameterError(
+                    f"a callback reads what is noted of rows held out ({error}), and none are: "
+                    "give train_split=skorch.dataset.ValidSplit(5), or let it monitor 'train_loss'"
+                ) from error
+            raise
         batches = net.history[-1]["batches"] if net.history else []
         loss = next((b["train_loss"] for b in reversed(batches) if "train_loss" in b), 0.0)
         finite = all(bool(torch.isfinite(each).all()) for each in network.state_dict().values())
@@ -220,7 +230,9 @@ class TrainedNet(NestedParameters, BaseEstimator, ABC):  # type: ignore[misc]
         if network is None:
             sizes = {"input_dim": rows.shape[1], "n_outputs": self._outputs(targets)}
             network = self.network(**self._made_with, **sizes)
-        return self.trainer(module=copy.deepcopy(network), **given).initialize()
+        net = self.trainer(module=copy.deepcopy(network), **given)
+        check_parameters_of_parts(net, [name for name in given if "__" in name])
+        return net.initialize()
 
     def _callbacks(self, epochs: int) -> Any:
         """Those of the user; and steps that fall to zero, where nothing else says how they go."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from skorch.callbacks import Callback  # type: ignore[import-untyped]
 from torch.optim import Adam
 
 from cipherlearn.errors import InvalidParameterError, UnknownKeyError
@@ -13,6 +14,7 @@ from cipherlearn.sklearn._base import storing_constructor
 from cipherlearn.torch.sparse_network import SparseQuantNeuralNetwork
 
 if TYPE_CHECKING:
+    from skorch import NeuralNet  # type: ignore[import-untyped]
     from typing_extensions import Self
 
 #: Parts of skorch that take parameters which are not listed, since others define them.
@@ -111,3 +113,66 @@ def check_names(names: Iterable[str]) -> None:
                 f"there is no parameter {name!r}; accepted are {', '.join(listed)}, and those of "
                 f"parts: {', '.join(f'{part}__...' for part in PARTS)}"
             )
+
+
+def check_parts(parts: Mapping[str, Any]) -> None:
+    """Raise `InvalidParameterError` for parts that nothing can be made of.
+
+    Parameters
+    ----------
+    parts : mapping of str to object
+        ``optimizer``, ``criterion``, ``train_split`` and ``callbacks``, as they are given.
+    """
+    for name, example in (("optimizer", "torch.optim.SGD"), ("criterion", "torch.nn.L1Loss")):
+        if not callable(parts[name]):
+            raise InvalidParameterError(
+                f"{name} must be a class, such as {example}, not {parts[name]!r}"
+            )
+    if parts["train_split"] is not None and not callable(parts["train_split"]):
+        raise InvalidParameterError(
+            "train_split must be None or a callable, such as skorch.dataset.ValidSplit(5), not "
+            f"{parts['train_split']!r}"
+        )
+    callbacks = parts["callbacks"]
+    if isinstance(callbacks, str) and callbacks == "disable":
+        return
+    listed = list(callbacks or []) if isinstance(callbacks, (list, tuple, type(None))) else [None]
+    given = (each[-1] if isinstance(each, tuple) else each for each in listed)
+    kinds = (each if inspect.isclass(each) else type(each) for each in given)
+    if not all(issubclass(kind, Callback) for kind in kinds):
+        raise InvalidParameterError(
+            "callbacks must be a list of callbacks of skorch, each with a name of yours or without "
+            f"one, or 'disable', not {callbacks!r}"
+        )
+
+
+def check_parameters_of_parts(net: NeuralNet, params: Iterable[str]) -> None:
+    """Raise `UnknownKeyError` for parameters that a part does not take.
+
+    Parameters
+    ----------
+    net : skorch.NeuralNet
+        The net that they are given to.
+    params : iterable of str
+        Their names: ``optimizer__weight_decay``, ``callbacks__decay__T_max``, ...
+    """
+    for name in params:
+        part, _, rest = name.partition("__")
+        key = rest.partition("__")[0]
+        if part == "callbacks":
+            taken = [known for known, _ in net.get_default_callbacks()] + _names(net.callbacks)
+        else:
+            signature = inspect.signature(getattr(net, part)).parameters
+            if any(p.kind is p.VAR_KEYWORD for p in signature.values()):
+                continue
+            taken = [*signature, *(["param_groups"] if part == "optimizer" else [])]
+        if key not in taken:
+            raise UnknownKeyError(f"there is no {name!r}: {part} takes {', '.join(taken)}")
+
+
+def _names(callbacks: Any) -> list[str]:
+    """Names of callbacks: those that are given, or of their classes."""
+    if callbacks is None or isinstance(callbacks, str):
+        return []
+    named = (each if isinstance(each, tuple) else (None, each) for each in callbacks)
+    return [name or (c if inspect.isclass(c) else type(c)).__name__ for name, c in named]
