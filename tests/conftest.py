@@ -13,25 +13,25 @@ settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci")
 
 
-def _seed() -> None:
-    random.seed(0)
-    np.random.seed(0)  # noqa: NPY002 - it is what a model without a seed of its own draws from
+def _seed(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - it is what a model without a seed of its own draws from
     torch = sys.modules.get("torch")
     if torch is not None:
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
 
 
 # Whatever draws without a seed of its own draws the same in each run, whichever tests ran before:
-# files as they are read, fixtures as they are made, and tests.
+# files as they are read, fixtures as they are made, and tests; each other numbers.
 def pytest_collectstart() -> None:
-    _seed()
+    _seed(2)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
-    _seed()
+    _seed(1)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_call() -> None:
-    _seed()
+    _seed(0)

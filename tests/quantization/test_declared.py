@@ -50,9 +50,10 @@ def test_ranges_belong_to_what_sums(biased: bool) -> None:
 def test_results_of_the_model_keep_their_names() -> None:
     graph = Graph.from_model(ranged("ranged"))
     plain, ranges = without_seen_ranges(graph)
-    assert not ranges
+    assert list(ranges) == ["sums"]
     assert plain.output_names == graph.output_names
-    assert plain.nodes[1].op == f"{DOMAIN}.SeenRange"
+    assert [each.op for each in plain.nodes] == ["MatMul", f"{DOMAIN}.SeenRange", "Relu"]
+    assert plain.nodes[2].inputs == plain.nodes[0].outputs
 
 
 def test_inputs_are_no_sums() -> None:

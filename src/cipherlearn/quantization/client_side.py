@@ -25,9 +25,10 @@ from cipherlearn.quantization.calibration import check_real_arrays
 def split_tail(graph: Graph) -> tuple[Graph, Graph | None]:
     """Cut off what the client computes after decryption.
 
-    That is an operator that the registry marks for it (`cipherlearn.ops.Op.client`) and whatever
-    follows, as long as none of it holds weights of the model: no product with constants (sums and
-    maxima of one value are fine).
+    That is an operator that the registry marks for it (`cipherlearn.ops.Op.client`), or the bias
+    of a product where it is an operator of its own, and whatever follows, as long as none of it
+    holds weights of the model: no product with constants (sums and maxima of one value are fine).
+    A bias is told to the client in any case: zero-points of results hold it.
 
     Parameters
     ----------
@@ -164,8 +165,9 @@ def _tail_nodes(graph: Graph) -> list[Node]:
     computed = {name for node in graph.nodes for name in node.outputs}
     inside: set[int] = set()
     for node in graph.nodes:
+        begins = ops.get(node.op).client or _is_bias_of_results(graph, node)
         if (
-            ops.get(node.op).client
+            begins
             and id(node) not in inside
             and computed.issuperset(
                 name for name in node.inputs if name and name not in graph.constants
@@ -175,6 +177,26 @@ def _tail_nodes(graph: Graph) -> list[Node]:
             if all(_is_public(follower, graph.constants) for follower in reached[1:]):
                 inside.update(id(follower) for follower in reached)
     return [node for node in graph.nodes if id(node) in inside]
+
+
+def _is_bias_of_results(graph: Graph, node: Node) -> bool:
+    """Whether a node adds a constant to a product, and nothing but outputs follows."""
+    constants = [name for name in node.inputs if name in graph.constants]
+    if node.op != "Add" or len(constants) != 1:
+        return False
+    (summed,) = (name for name in node.inputs if name not in graph.constants)
+    product = graph.producer(summed)
+    if product is None or product.op != "MatMul":
+        return False
+    if graph.constants.keys().isdisjoint(product.inputs):
+        return False
+    followers = _reached(graph, node)[1:]
+    return all(_is_moved_or_left_to_the_client(each) for each in followers)
+
+
+def _is_moved_or_left_to_the_client(node: Node) -> bool:
+    op = ops.get(node.op)
+    return op.client or op.kind is ops.Kind.MOVEMENT
 
 
 def _reached(graph: Graph, start: Node) -> list[Node]:

@@ -197,9 +197,11 @@ def without_seen_ranges(
     sources: dict[str, str] = {}
     for node in graph.nodes:
         inputs = tuple(sources.get(name, name) for name in node.inputs)
-        if node.op != SEEN_RANGE or node.outputs[0] in graph.output_names:
+        if node.op != SEEN_RANGE:
             nodes.append(replace(node, inputs=inputs))
             continue
+        if node.outputs[0] in graph.output_names:  # for its name
+            nodes.append(replace(node, inputs=inputs))
         sources[node.outputs[0]] = inputs[0]
         found = _sum_before(inputs[0], graph)
         if found is not None:

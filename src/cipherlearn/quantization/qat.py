@@ -151,7 +151,21 @@ class PostTrainingQATImporter(ONNXConverter):
         self._findings = _Findings()
         module = super().quantize_module(*calibration_data, keep_onnx=keep_onnx)
         self._findings.report()
+        self._tell_untrained(module)
         return module
+
+    def _tell_untrained(self, module: QuantizedModule) -> None:
+        """Warn of sums that are rounded in other steps than those that training was done for."""
+        ops = (op for _, op in module.quant_layers_dict.values())
+        rounded = [op for op in ops if isinstance(op, QuantizedMixingOp) and op.lsbs_to_remove]
+        others = [op for op in rounded if op.trained_range is None or op.proves_range]
+        if self._trained and others:
+            warn(
+                f"training rounded other sums, or in other ranges, than those of "
+                f"{', '.join(op.op_instance_name for op in others)}: results may be less accurate "
+                "than those of the network. Give bounds='observed', and the rounding of to_qat",
+                CalibrationWarning,
+            )
 
     def parts(self, graph: Graph, data: list[np.ndarray]) -> Parts:
         """The model, whether it declares grids, and the ranges of sums that it was trained for."""

@@ -22,6 +22,9 @@ from cipherlearn.torch._operations import (
     kind_of_module,
 )
 
+#: What joins by addition.
+_ADDING = frozenset({("joining", "add"), ("joining", "sub")})
+
 
 def traced_copy(net: nn.Module) -> fx.GraphModule:
     """A copy whose operations are nodes of a graph.
@@ -35,7 +38,7 @@ def traced_copy(net: nn.Module) -> fx.GraphModule:
         copied = copy.deepcopy(net).float().eval()
     except RuntimeError as error:
         raise ModelError(
-            f"the network cannot be copied ({error}). Take off what computes weights "
+            f"the network cannot be copied ({first_line(error)}). Take off what computes weights "
             "(torch.nn.utils.remove_weight_norm, ...)"
         ) from error
     try:
@@ -43,8 +46,9 @@ def traced_copy(net: nn.Module) -> fx.GraphModule:
         traced = fx.symbolic_trace(nn.Sequential(copied) if type(net) in PRODUCTS else copied)
     except Exception as error:
         raise ModelError(
-            f"torch.fx cannot trace the network ({error}): what it computes must not depend on "
-            "values. Write it with layers of Brevitas instead (see compile_brevitas_qat_model)"
+            f"torch.fx cannot trace the network ({first_line(error)}): what it computes must not "
+            "depend on values. Write it with layers of Brevitas instead (see "
+            "compile_brevitas_qat_model)"
         ) from error
     for node in traced.graph.nodes:  # what is quantized must not be changed in place
         node.target = NOT_IN_PLACE.get(node.target, node.target)
@@ -70,32 +74,42 @@ class Seen:
 
 @dataclass(frozen=True)
 class Sum:
-    """A node that sums integers.
+    """A node whose integers are sums or products of others.
 
     Parameters
     ----------
-    node, source : fx.Node
-        It, and what is quantized of the first tensor that it reads.
+    node : fx.Node
+    sources : tuple of fx.Node
+        What is quantized of the tensors that it reads.
     axis : int or None
         Of channels, whose sums have ranges of their own; None where there are none.
     channels : int
         How many.
     terms : int
         Of what is encrypted; 0 for products with weights, whose sums are wide at any rate.
-    factors : int
-        Encrypted integers that a term is a product of.
+    is_product : bool
+        Whether terms are products of what is encrypted.
     """
 
     node: fx.Node
-    source: fx.Node
+    sources: tuple[fx.Node, ...]
     axis: int | None
     channels: int
     terms: int = 0
-    factors: int = 1
+    is_product: bool = False
 
-    def fits(self, n_bits: int, kept: int) -> bool:
-        """Whether so few bits hold all sums of integers of ``n_bits``: they are read unrounded."""
-        return bool(self.terms) and self.terms * (2**n_bits - 1) ** self.factors < 2**kept
+    def fits(self, widths: Mapping[fx.Node, int], kept: int) -> bool:
+        """Whether so few bits hold all of its integers: they are read unrounded.
+
+        Parameters
+        ----------
+        widths : mapping of fx.Node to int
+            Bits of what is quantized.
+        kept : int
+        """
+        tops = [2 ** widths[source] - 1 for source in self.sources]
+        largest = math.prod(tops) if self.is_product else max(tops)
+        return bool(self.terms) and self.terms * largest < 2**kept
 
 
 @dataclass(frozen=True)
@@ -149,6 +163,9 @@ class Plan:
         group_of: dict[fx.Node, set[fx.Node]] = {}
         readers: dict[fx.Node, tuple[int, ...]] = {}
         for node, kind in kinds.items():
+            for each in node.all_input_nodes if kind == "elementwise" else ():
+                if each in kinds and _source(each, kinds).op == "placeholder":  # by the client
+                    group_of.setdefault(_source(each, kinds), {_source(each, kinds)})
             if kind not in ("product", "mixing", "joining"):
                 continue
             sources = [_source(each, kinds) for each in node.all_input_nodes if each in kinds]
@@ -164,6 +181,11 @@ class Plan:
         groups = sorted((tuple(g) for g in distinct.values()), key=lambda g: order[g[0]])
         sums = (_sum(node, kinds, traced, seen) for node in kinds)
         return cls(products, tuple(groups), readers, kinds, tuple(s for s in sums if s is not None))
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, without what torch adds below."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _name(node: fx.Node) -> str:
@@ -184,10 +206,13 @@ def _kind(node: fx.Node, traced: fx.GraphModule, seen: Mapping[fx.Node, Seen]) -
         return node.op
     if node.op == "call_module":
         module = traced.get_submodule(str(node.target))
-        return "" if _has_hooks(module) else kind_of_module(module)
+        is_changed = _has_hooks(module) or getattr(module, "divisor_override", None) is not None
+        return "" if is_changed else kind_of_module(module)
     name = _name(node)
     tensors = [each for each in node.all_input_nodes if each in seen]
     several, held = len(tensors) > 1, any(each.op == "get_attr" for each in tensors)
+    if node.kwargs.get("alpha", 1) != 1 or node.kwargs.get("divisor_override") is not None:
+        return ""
     if name in JOINING or name == "mul":
         if not several or (held and name in ("add", "sub", "mul")):
             return "elementwise"
@@ -226,23 +251,37 @@ def _sum(
 ) -> Sum | None:
     """What a node sums; None if it does not."""
     kind, name = kinds[node], _told(node, traced)
-    sums = kind in ("product", "mixing") or (kind == "joining" and name in ("add", "sub"))
-    if not sums or name == "mul":
+    if kind not in ("product", "mixing") and (kind, name) not in _ADDING:
         return None
-    first = next(each for each in node.all_input_nodes if each in kinds)
-    source, before, shape = _source(first, kinds), seen[first].shape, seen[node].shape
+    read = [each for each in node.all_input_nodes if each in kinds]
+    sources = tuple(_source(each, kinds) for each in read)
+    before, shape = seen[read[0]].shape, seen[node].shape
     if kind == "product":
         axis = -1 if name == nn.Linear.__name__ else 1
-        return Sum(node, source, axis, shape[axis])
+        return Sum(node, sources, axis, shape[axis])
     if kind == "joining":
-        return Sum(node, source, None, 1, terms=2)
-    if name in ("bmm", "matmul"):
-        return Sum(node, source, -1, shape[-1], terms=before[-1], factors=2)
-    # Windows of pools may overlap: then these are a few less than there are.
+        return Sum(node, sources, None, 1, terms=2)
+    if name in ("bmm", "matmul", "mul"):
+        sources = (sources * 2)[:2]  # what is multiplied by itself is read once
+        if name == "mul":
+            return Sum(node, sources, None, 1, terms=1, is_product=True)
+        return Sum(node, sources, -1, shape[-1], terms=before[-1], is_product=True)
     terms = math.ceil(math.prod(before) / math.prod(shape))
+    if (window := _window(node, traced)) is not None:
+        sizes = window if isinstance(window, tuple) else (window,) * (len(shape) - 2)
+        terms = math.prod(sizes)
     if len(shape) < 2:
-        return Sum(node, source, None, 1, terms)
-    return Sum(node, source, 1, shape[1], terms)
+        return Sum(node, sources, None, 1, terms)
+    return Sum(node, sources, 1, shape[1], terms)
+
+
+def _window(node: fx.Node, traced: fx.GraphModule) -> Any:
+    """The size of the windows of a pool; None where it follows from the shapes."""
+    if node.op == "call_module":
+        return getattr(traced.get_submodule(str(node.target)), "kernel_size", None)
+    if not _name(node).startswith("avg_pool"):
+        return None
+    return node.kwargs.get("kernel_size", node.args[1] if len(node.args) > 1 else None)
 
 
 class _Noting(fx.Interpreter):
@@ -277,6 +316,6 @@ def seen_on(traced: fx.GraphModule, rows: tuple[torch.Tensor, ...]) -> dict[fx.N
     except Exception as error:  # whatever layers raise
         shapes = ", ".join(str(tuple(each.shape)) for each in rows)
         raise InvalidParameterError(
-            f"the network does not take the inputset, of shape {shapes}: {error}"
+            f"the network does not take the inputset, of shape {shapes}: {first_line(error)}"
         ) from error
     return noting.seen

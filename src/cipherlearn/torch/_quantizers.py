@@ -190,16 +190,18 @@ def _brevitas_exportable(
             if hasattr(part, "quant_weight") and part.weight_quant.is_quant_enabled
         }
         manager.set_export_mode(module, enabled=True)
-        kept = {part: part.weight.data for part in weights}
+        kept = {part: part.weight for part in weights}
         try:
             # Brevitas exports the weights that it has yet to quantize, and always rounds these to
-            # the nearest integers, whatever training does.
+            # the nearest integers, whatever training does. Layers may share weights, not integers;
+            # and Brevitas begins anew with weights that are set in the usual way.
             for part, quantized in weights.items():
-                part.weight.data = quantized.value.detach().clone()
+                held = torch.nn.Parameter(quantized.value.detach().clone())
+                part._parameters["weight"] = held  # noqa: SLF001
             yield
         finally:
-            for part, data in kept.items():
-                part.weight.data = data
+            for part, parameter in kept.items():
+                part._parameters["weight"] = parameter  # noqa: SLF001
             manager.set_export_mode(module, enabled=False)
             for part in handled:
                 part.export_handler = None

@@ -84,6 +84,7 @@ def to_onnx(
         raise InvalidTypeError(f"Expected a torch.nn.Module, not {type(module).__name__}.")
     check_brevitas(module)
     check_fake_quantizers(module)
+    _check_divisors(module)
     examples = _to_tensors(module, dummy_inputs)
     names = _input_names(module, len(examples))
     _check_forward(module, examples, names)
@@ -93,6 +94,17 @@ def to_onnx(
     if output_onnx_file is not None:
         onnx.save_model(model, Path(output_onnx_file))
     return model
+
+
+def _check_divisors(module: torch.nn.Module) -> None:
+    """Refuse pools that divide by a number of their own: exporters forget it."""
+    named = module.named_modules()
+    pools = [name for name, part in named if getattr(part, "divisor_override", None) is not None]
+    if pools:
+        raise ModelError(
+            f"the pools {', '.join(pools)} have a divisor_override, which ONNX does not know: "
+            "leave it out, and multiply the result"
+        )
 
 
 def _to_tensors(module: torch.nn.Module, dummy_inputs: Any) -> tuple[torch.Tensor, ...]:

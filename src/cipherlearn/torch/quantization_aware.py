@@ -180,7 +180,7 @@ def _quantize(
     rounding = bits.rounding
     if rounding is not None:
         for place, each in enumerate(plan.sums):
-            fits = each.fits(widths[each.source], rounding["n_bits"])
+            fits = each.fits(widths, rounding["n_bits"])
             if not fits and _is_looked_up(each.node, kinds):
                 _round(traced, each, f"rounded{place}", rounding)
     traced.graph.lint()
@@ -209,8 +209,9 @@ def _replace_products(traced: fx.GraphModule, plan: Plan, bits: QatBits) -> None
         )
         made.load_state_dict(layer.state_dict(), strict=False)
         for part, parameter in layer.named_parameters():
-            made.get_parameter(part).requires_grad_(parameter.requires_grad)
-            setattr(made, part, taken.setdefault(id(parameter), made.get_parameter(part)))
+            own = made.get_parameter(part).requires_grad_(parameter.requires_grad)
+            if (shared := taken.setdefault(id(parameter), own)) is not own:
+                setattr(made, part, shared)
         parent, _, name = str(node.target).rpartition(".")
         setattr(traced.get_submodule(parent), name, made)
 
@@ -244,13 +245,9 @@ def _add_quantizers(
 
 
 def _is_looked_up(node: fx.Node, kinds: Mapping[fx.Node, str]) -> bool:
-    """Whether a function or a quantizer reads a sum under encryption, and not the client alone."""
-    for user in node.users:
-        if user not in kinds:  # a quantizer
-            return True
-        if kinds[user] in ("moving", "elementwise") and _is_looked_up(user, kinds):
-            return True
-    return False
+    """Whether a function or a quantizer reads a sum, moved or not, and outputs are not all."""
+    readers = [user for user in node.users if kinds.get(user) not in ("output", "size")]
+    return any(kinds.get(user) != "moving" or _is_looked_up(user, kinds) for user in readers)
 
 
 def _round(traced: fx.GraphModule, found: Sum, name: str, rounding: Mapping[str, Any]) -> None:
@@ -259,12 +256,14 @@ def _round(traced: fx.GraphModule, found: Sum, name: str, rounding: Mapping[str,
     traced.add_submodule(name, RoundedSums(found.channels, found.axis, rounding["n_bits"], exact))
     with traced.graph.inserting_after(found.node):
         made = traced.graph.call_module(name, (found.node,))
-    found.node.replace_all_uses_with(made, lambda user: user is not made)
+    # Results of the network are decrypted as they are.
+    found.node.replace_all_uses_with(made, lambda user: user is not made and user.op != "output")
 
 
 def _insert(traced: fx.GraphModule, node: fx.Node, name: str, kinds: Mapping[fx.Node, str]) -> None:
     """Let what computes on integers read a value through a quantizer."""
-    idle = ("elementwise", "output", "size")
+    # The client quantizes what is encrypted; later on, functions are part of look-ups.
+    idle = ("output", "size") if node.op == "placeholder" else ("elementwise", "output", "size")
     readers = [user for user in node.users if kinds[user] not in idle]
     after = node
     if node.op == "placeholder":  # these come first, all of them

@@ -435,9 +435,19 @@ def test_a_net_that_was_not_trained() -> None:
         ("criterion", "mse", r"criterion must be a class, such as .*, not 'mse'"),
         ("train_split", 5, r"train_split must be None or a callable, .*ValidSplit\(5\), not 5"),
         ("callbacks", [3], r"must be a list of callbacks of skorch, .*not \[3\]"),
+        ("callbacks", [()], r"must be a list of callbacks of skorch, .*not \[\(\)\]"),
+        ("callbacks", [("a", "b", EarlyStopping())], r"must be a list of callbacks of skorch"),
+        ("callbacks", [(3, EarlyStopping())], r"must be a list of callbacks of skorch"),
+        ("optimizer", int, "a part of training cannot be made"),
+        ("optimizer__weight_decay", -5.0, "a part of training cannot be made: .*weight_decay"),
+        ("dataset__length", 3, "dataset__length cannot be set: it is the number of rows"),
         ("callbacks", 3, r"must be a list of callbacks of skorch, .*not 3"),
         ("callbacks", "all", r"must be a list of callbacks of skorch, .*not 'all'"),
-        ("callbacks", [EarlyStopping()], r"valid_loss.*: give train_split=.*ValidSplit\(5\)"),
+        (
+            "callbacks",
+            [EarlyStopping()],
+            r"valid_loss.*Noted are dur, .*train_loss.*train_split=.*ValidSplit\(5\)",
+        ),
     ],
 )
 def test_parts_that_cannot_be_trained_with(parameter: str, value: Any, message: str) -> None:
@@ -451,7 +461,7 @@ def test_parts_that_cannot_be_trained_with(parameter: str, value: Any, message: 
         ("optimizer__speed", "optimizer takes .*weight_decay, .*param_groups"),
         ("criterion__weights", "criterion takes weight, "),
         ("iterator_train__rows", "iterator_train takes .*shuffle"),
-        ("callbacks__stop__patience", "callbacks takes .*decay$"),
+        ("callbacks__stop__patience", "callbacks takes .*decay"),
     ],
 )
 def test_parameters_that_a_part_does_not_take(name: str, taken: str) -> None:
@@ -461,8 +471,12 @@ def test_parameters_that_a_part_does_not_take(name: str, taken: str) -> None:
 
 def test_parameters_that_parts_take() -> None:
     stop = EarlyStopping(monitor="train_loss")
-    for given in ([stop], [("stop", stop)], [EarlyStopping]):
-        name = "stop" if isinstance(given[0], tuple) else "EarlyStopping"
+    named = {
+        "EarlyStopping": [stop],
+        "stop": [("stop", stop)],
+        "EarlyStopping_2": [EarlyStopping(monitor="train_loss"), EarlyStopping],
+    }
+    for name, given in named.items():
         model = classifier(
             max_epochs=2,
             callbacks=given,

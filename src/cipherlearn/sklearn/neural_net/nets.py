@@ -24,8 +24,8 @@ from cipherlearn.errors import InvalidParameterError, ModelError
 from cipherlearn.sklearn.neural_net.parameters import (
     NestedParameters,
     check_names,
-    check_parameters_of_parts,
     check_parts,
+    initialized,
 )
 from cipherlearn.torch._sparse_parameters import as_module, check_count, hidden_width
 from cipherlearn.torch.distillation import one_thread
@@ -193,10 +193,11 @@ class TrainedNet(NestedParameters, BaseEstimator, ABC):  # type: ignore[misc]
         try:
             net.partial_fit(rows, targets)
         except KeyError as error:
-            if self.train_split is None and "valid" in str(error):
+            if "not found in history" in str(error):
+                noted = sorted(key for key in net.history[-1] if key != "batches")
                 raise InvalidParameterError(
-                    f"a callback reads what is noted of rows held out ({error}), and none are: "
-                    "give train_split=skorch.dataset.ValidSplit(5), or let it monitor 'train_loss'"
+                    f"a callback reads what is not noted ({error}). Noted are {', '.join(noted)}, "
+                    "and more with rows held out: train_split=skorch.dataset.ValidSplit(5)"
                 ) from error
             raise
         batches = net.history[-1]["batches"] if net.history else []
@@ -231,8 +232,7 @@ class TrainedNet(NestedParameters, BaseEstimator, ABC):  # type: ignore[misc]
             sizes = {"input_dim": rows.shape[1], "n_outputs": self._outputs(targets)}
             network = self.network(**self._made_with, **sizes)
         net = self.trainer(module=copy.deepcopy(network), **given)
-        check_parameters_of_parts(net, [name for name in given if "__" in name])
-        return net.initialize()
+        return initialized(net, given)
 
     def _callbacks(self, epochs: int) -> Any:
         """Those of the user; and steps that fall to zero, where nothing else says how they go."""

@@ -23,6 +23,7 @@ PARTS = ("callbacks", "criterion", "dataset", "iterator_train", "iterator_valid"
 #: What training and data decide, and why.
 _DECIDED = {
     "module": "the network is a SparseQuantNeuralNetwork, and module__... its parameters",
+    "dataset__length": "it is the number of rows",
     "module__input_dim": "it is the number of features",
     "module__n_outputs": "it is the number of classes, or of targets",
     "n_bits": "weights and activations have theirs: module__n_w_bits and module__n_a_bits",
@@ -137,42 +138,56 @@ def check_parts(parts: Mapping[str, Any]) -> None:
     if isinstance(callbacks, str) and callbacks == "disable":
         return
     listed = list(callbacks or []) if isinstance(callbacks, (list, tuple, type(None))) else [None]
-    given = (each[-1] if isinstance(each, tuple) else each for each in listed)
-    kinds = (each if inspect.isclass(each) else type(each) for each in given)
-    if not all(issubclass(kind, Callback) for kind in kinds):
+    pairs = [each if isinstance(each, tuple) else ("", each) for each in listed]
+    named = all(len(pair) == 2 and isinstance(pair[0], str) for pair in pairs)
+    kinds = (pair[-1] if inspect.isclass(pair[-1]) else type(pair[-1]) for pair in pairs if named)
+    if not named or not all(issubclass(kind, Callback) for kind in kinds):
         raise InvalidParameterError(
             "callbacks must be a list of callbacks of skorch, each with a name of yours or without "
             f"one, or 'disable', not {callbacks!r}"
         )
 
 
-def check_parameters_of_parts(net: NeuralNet, params: Iterable[str]) -> None:
-    """Raise `UnknownKeyError` for parameters that a part does not take.
+def initialized(net: NeuralNet, params: Iterable[str]) -> NeuralNet:
+    """A net whose parts are made.
 
     Parameters
     ----------
     net : skorch.NeuralNet
-        The net that they are given to.
     params : iterable of str
-        Their names: ``optimizer__weight_decay``, ``callbacks__decay__T_max``, ...
+        Names of the parameters of its parts: ``optimizer__weight_decay``,
+        ``callbacks__decay__T_max``, ...
+
+    Raises
+    ------
+    UnknownKeyError
+        If a part does not take a parameter.
+    InvalidParameterError
+        If a part does not take a value.
     """
-    for name in params:
+    given = [name for name in params if "__" in name]
+    parts = {part for part, _, _ in (name.partition("__") for name in given)} - {"callbacks"}
+    taken = {part: _taken(getattr(net, part)) for part in parts}
+    if "optimizer" in taken:
+        taken["optimizer"].append("param_groups")  # which is skorch's
+    _check_taken(given, taken)
+    try:
+        net.initialize()
+    except (TypeError, ValueError) as error:
+        raise InvalidParameterError(f"a part of training cannot be made: {error}") from error
+    _check_taken(given, {"callbacks": [name for name, _ in net.callbacks_]})
+    return net
+
+
+def _taken(part: Any) -> list[str]:
+    """Names of the parameters of a part; ``*`` among them if it takes any."""
+    parameters = inspect.signature(part).parameters.values()
+    return ["*" if p.kind is p.VAR_KEYWORD else p.name for p in parameters]
+
+
+def _check_taken(names: Iterable[str], taken: Mapping[str, list[str]]) -> None:
+    for name in names:
         part, _, rest = name.partition("__")
-        key = rest.partition("__")[0]
-        if part == "callbacks":
-            taken = [known for known, _ in net.get_default_callbacks()] + _names(net.callbacks)
-        else:
-            signature = inspect.signature(getattr(net, part)).parameters
-            if any(p.kind is p.VAR_KEYWORD for p in signature.values()):
-                continue
-            taken = [*signature, *(["param_groups"] if part == "optimizer" else [])]
-        if key not in taken:
-            raise UnknownKeyError(f"there is no {name!r}: {part} takes {', '.join(taken)}")
-
-
-def _names(callbacks: Any) -> list[str]:
-    """Names of callbacks: those that are given, or of their classes."""
-    if callbacks is None or isinstance(callbacks, str):
-        return []
-    named = (each if isinstance(each, tuple) else (None, each) for each in callbacks)
-    return [name or (c if inspect.isclass(c) else type(c)).__name__ for name, c in named]
+        known = taken.get(part, ["*"])
+        if "*" not in known and rest.partition("__")[0] not in known:
+            raise UnknownKeyError(f"there is no {name!r}: {part} takes {', '.join(known)}")
