@@ -63,6 +63,31 @@ ENDS: dict[str, tuple[Nodes, int]] = {
         ],
         0,
     ),
+    "a product and its bias": (
+        [node("MatMul", ["h", "w2"], "p"), node("Add", ["p", "c"], "y")],
+        1,
+    ),
+    "a bias, moved, and a softmax": (
+        [
+            node("MatMul", ["h", "w2"], "p"),
+            node("Add", ["c", "p"], "s"),
+            node("Transpose", ["s"], "t", perm=[0, 1]),
+            node("Softmax", ["t"], "y", axis=-1),
+        ],
+        3,
+    ),
+    "a bias and a function": (
+        [
+            node("MatMul", ["h", "w2"], "p"),
+            node("Add", ["p", "c"], "s"),
+            node("Relu", ["s"], "y"),
+        ],
+        0,
+    ),
+    "what is no bias of a product": (
+        [node("Relu", ["h"], "r"), node("Add", ["r", "b"], "y")],
+        0,
+    ),
     "the largest of the functions": (
         [node("Relu", ["h"], "r"), node("ArgMax", ["r"], "y", axis=1, keepdims=0)],
         1,
@@ -73,7 +98,7 @@ ENDS: dict[str, tuple[Nodes, int]] = {
 @pytest.mark.parametrize("name", ENDS)
 def test_body_and_tail_together_are_the_model(name: str) -> None:
     nodes, count = ENDS[name]
-    constants = {"half": np.float32(0.5), "axes": np.array([1])}
+    constants = {"half": np.float32(0.5), "axes": np.array([1]), "c": weights(3, seed=4)}
     model = graph([FIRST, *nodes], w=W, b=B, w2=W2, **constants)
     whole = Graph.from_model(model)
     body, tail = split_tail(whole)

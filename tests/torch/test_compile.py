@@ -423,3 +423,16 @@ def test_tensors_become_arrays() -> None:
     tensor = torch.tensor([1.0, 2.0], requires_grad=True)
     np.testing.assert_array_equal(convert(tensor), [1.0, 2.0])
     assert convert(X) is X
+
+
+def test_the_last_layer_needs_no_lookups_for_rows_that_are_matrices() -> None:
+    torch.manual_seed(0)
+    x = np.random.default_rng(0).normal(size=(60, 3, 4)).astype(np.float32)
+    net = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.ReLU(), torch.nn.Linear(5, 2))
+    module = build_quantized_module(net, x, n_bits=6)
+    assert count_lookups(module.circuit).total == 3 * 5
+    with torch.no_grad():
+        wanted = net(torch.tensor(x)).numpy()
+    assert np.abs(module.forward(x) - wanted).max() < 0.1
+    alone = build_quantized_module(net[:1], x, n_bits=6)
+    assert count_lookups(alone.circuit).total == 0
