@@ -175,7 +175,9 @@ def initialized(net: NeuralNet, params: Iterable[str]) -> NeuralNet:
         net.initialize()
     except (TypeError, ValueError) as error:
         raise InvalidParameterError(f"a part of training cannot be made: {error}") from error
-    _check_taken(given, {"callbacks": [name for name, _ in net.callbacks_]})
+    # Those that None took away are known as well.
+    callbacks = dict([*net.get_default_callbacks(), *net.callbacks_])
+    _check_taken(given, {"callbacks": list(callbacks)})
     return net
 
 
