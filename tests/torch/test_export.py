@@ -173,12 +173,6 @@ def test_graphs_of_torch_export_stay_in_their_mode() -> None:
     assert module.training is mode
 
 
-def test_divisors_of_pools_are_refused() -> None:
-    net = nn.Sequential(nn.Conv2d(1, 1, 2), nn.AvgPool2d(2, divisor_override=3))
-    with pytest.raises(ModelError, match="the pools 1 have a divisor_override"):
-        to_onnx(net, torch.randn(2, 1, 6, 6))
-
-
 def test_the_model_can_be_written(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     model = to_onnx(nn.Linear(3, 2), torch.randn(1, 3), path)

@@ -18,6 +18,7 @@ from cipherlearn.errors import (
     InvalidParameterError,
     InvalidShapeError,
     InvalidTypeError,
+    ModelError,
     ModelFormatError,
     UnsupportedOperatorError,
 )
@@ -166,3 +167,16 @@ def test_onnx_models_need_no_torch() -> None:
     )
     content = perceptron().SerializeToString()
     subprocess.run([sys.executable, "-c", program], input=content, check=True)
+
+
+class Divided(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.avg_pool2d(x, 2, divisor_override=3)
+
+
+@pytest.mark.parametrize("pool", [Divided(), torch.nn.AvgPool2d(2, divisor_override=3)])
+def test_what_the_exporter_leaves_out_is_an_error(pool: torch.nn.Module) -> None:
+    x = torch.randn(3, 2, 4, 4)
+    with pytest.raises(ModelError, match=r"gives other results \(\d+% away .*divisor_override"):
+        NumpyModule(pool, x)
+    NumpyModule(torch.nn.AvgPool2d(2), x)

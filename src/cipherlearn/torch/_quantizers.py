@@ -90,6 +90,11 @@ def _parts(module: torch.nn.Module, file: str, kind: str) -> list[Any]:
     return [part for part in parts if isinstance(part, getattr(known, kind))]
 
 
+def quantizes(module: torch.nn.Module) -> bool:
+    """Whether a module holds quantizers that are known here."""
+    return bool(brevitas_layers(module) or fake_quantizers(module))
+
+
 def require_brevitas() -> None:
     """Raise `MissingDependencyError` if Brevitas is not installed."""
     try:

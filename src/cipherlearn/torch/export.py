@@ -28,6 +28,7 @@ from cipherlearn.torch._quantizers import (
     check_fake_quantizers,
     exportable,
     name_quantizers,
+    quantizes,
 )
 from cipherlearn.torch._translations import translations
 
@@ -39,6 +40,8 @@ Exporter = Callable[..., onnx.ModelProto]
 _BATCH = "batch"
 # The TorchScript exporter knows no operator set beyond 20; 17 is the one it is tested with most.
 _TORCHSCRIPT_OPSET = 17
+#: By how much of their size results of an exported model may differ, on average.
+MOST_DIFFERENCE = 0.05
 _NOISY_LOGGERS = ("torch", "onnx", "onnxscript", "onnx_ir")
 
 
@@ -84,7 +87,6 @@ def to_onnx(
         raise InvalidTypeError(f"Expected a torch.nn.Module, not {type(module).__name__}.")
     check_brevitas(module)
     check_fake_quantizers(module)
-    _check_divisors(module)
     examples = _to_tensors(module, dummy_inputs)
     names = _input_names(module, len(examples))
     _check_forward(module, examples, names)
@@ -94,17 +96,6 @@ def to_onnx(
     if output_onnx_file is not None:
         onnx.save_model(model, Path(output_onnx_file))
     return model
-
-
-def _check_divisors(module: torch.nn.Module) -> None:
-    """Refuse pools that divide by a number of their own: exporters forget it."""
-    named = module.named_modules()
-    pools = [name for name, part in named if getattr(part, "divisor_override", None) is not None]
-    if pools:
-        raise ModelError(
-            f"the pools {', '.join(pools)} have a divisor_override, which ONNX does not know: "
-            "leave it out, and multiply the result"
-        )
 
 
 def _to_tensors(module: torch.nn.Module, dummy_inputs: Any) -> tuple[torch.Tensor, ...]:
@@ -127,6 +118,50 @@ def _to_tensors(module: torch.nn.Module, dummy_inputs: Any) -> tuple[torch.Tenso
         from_numpy = not isinstance(example, torch.Tensor)
         tensors.append(tensor.to(dtype) if from_numpy and tensor.is_floating_point() else tensor)
     return tuple(tensors)
+
+
+def check_exported(
+    module: torch.nn.Module, dummy_inputs: Any, evaluate: Callable[..., tuple[np.ndarray, ...]]
+) -> None:
+    """Compare an exported model with its module: exporters leave out what ONNX has no word for.
+
+    Modules that quantize are not compared: single values may go to the next step.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+    dummy_inputs : tensor, ndarray or tuple of them
+        As for `to_onnx`.
+    evaluate : callable
+        The exported model, of arrays.
+
+    Raises
+    ------
+    ModelError
+        If results of the examples differ by more than `MOST_DIFFERENCE` of their size.
+    """
+    import torch
+
+    if quantizes(module):
+        return
+    examples = _to_tensors(module, dummy_inputs)
+    with torch.no_grad(), _quiet(), _evaluation_mode(module):
+        wanted = module(*examples)
+    wanted = list(wanted) if isinstance(wanted, (tuple, list)) else [wanted]
+    found = evaluate(*(example.cpu().numpy() for example in examples))
+    for ours, theirs in zip(found, wanted, strict=False):
+        if not isinstance(theirs, torch.Tensor) or ours.dtype.kind != "f":
+            return
+        expected = theirs.detach().cpu().double().numpy()
+        if ours.shape != expected.shape:
+            return
+        away = np.abs(ours - expected).mean() / max(np.abs(expected).mean(), 1e-6)
+        if away > MOST_DIFFERENCE:
+            raise ModelError(
+                f"exported to ONNX, the module gives other results ({away:.0%} away on the "
+                "examples): it uses an option that the exporter leaves out, such as "
+                "divisor_override of a pool. Write it with other operations"
+            )
 
 
 def _input_names(module: torch.nn.Module, count: int) -> list[str]:

@@ -12,7 +12,7 @@ import onnx
 
 from cipherlearn.errors import InvalidParameterError, InvalidTypeError
 from cipherlearn.onnx import Graph, execute, prepare
-from cipherlearn.torch.export import to_onnx
+from cipherlearn.torch.export import check_exported, to_onnx
 
 if TYPE_CHECKING:
     import torch
@@ -66,6 +66,8 @@ class NumpyModule:
         self._onnx_model = _to_prepared_onnx(model, dummy_input)
         self._graph = Graph.from_model(self._onnx_model)
         self.numpy_forward = self._execute
+        if not isinstance(model, onnx.ModelProto | bytes | str | os.PathLike):
+            check_exported(model, dummy_input, self._execute)
         if debug_onnx_output_file_path is not None:
             onnx.save_model(self._onnx_model, Path(debug_onnx_output_file_path))
 
