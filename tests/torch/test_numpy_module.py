@@ -180,3 +180,16 @@ def test_what_the_exporter_leaves_out_is_an_error(pool: torch.nn.Module) -> None
     with pytest.raises(ModelError, match=r"gives other results \(\d+% away .*divisor_override"):
         NumpyModule(pool, x)
     NumpyModule(torch.nn.AvgPool2d(2), x)
+
+
+class Quantizes(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.round((x / 0.3).clamp(0, 3)) * 0.3
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_steps_may_be_other_ones(seed: int) -> None:
+    """Means of few integers lie halfway between two: errors of floats decide."""
+    torch.manual_seed(seed)
+    net = nn.Sequential(Quantizes(), nn.AvgPool2d(2), Quantizes(), nn.Flatten(), nn.Linear(4, 2))
+    assert NumpyModule(net, torch.rand(2, 1, 4, 4)).onnx_model.graph.node

@@ -137,8 +137,8 @@ class IntegerLinear(nn.Module):
             known = values.clamp(self.precision.weights.lo, self.precision.weights.hi)
             nearest = torch.round(known)
             for low, high, most in self._limits(x, scale * x.scale):
-                for number, (reals, top) in enumerate(one_way(known, low, high)):
-                    part, _ = one_way(nearest, low, high)[number]
+                parts = zip(one_way(known, low, high), one_way(nearest, low, high), strict=True)
+                for (reals, top), (part, _) in parts:  # of other signs, or all of them
                     nearest = nearest - part + shrunk(part, reals, most // top)
         return nearest + (values - values.detach())
 

@@ -163,12 +163,11 @@ class Plan:
         group_of: dict[fx.Node, set[fx.Node]] = {}
         readers: dict[fx.Node, tuple[int, ...]] = {}
         for node, kind in kinds.items():
-            for each in node.all_input_nodes if kind == "elementwise" else ():
-                if each in kinds and _source(each, kinds).op == "placeholder":  # by the client
-                    group_of.setdefault(_source(each, kinds), {_source(each, kinds)})
-            if kind not in ("product", "mixing", "joining"):
-                continue
             sources = [_source(each, kinds) for each in node.all_input_nodes if each in kinds]
+            if kind == "elementwise":  # the client quantizes what it encrypts
+                sources = [source for source in sources if source.op == "placeholder"]
+            elif kind not in ("product", "mixing", "joining"):
+                continue
             for source in sources:
                 group_of.setdefault(source, {source})
                 if kind == "product":

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from cipherlearn.errors import MissingDependencyError, ModelError
@@ -90,11 +90,6 @@ def _parts(module: torch.nn.Module, file: str, kind: str) -> list[Any]:
     return [part for part in parts if isinstance(part, getattr(known, kind))]
 
 
-def quantizes(module: torch.nn.Module) -> bool:
-    """Whether a module holds quantizers that are known here."""
-    return bool(brevitas_layers(module) or fake_quantizers(module))
-
-
 def require_brevitas() -> None:
     """Raise `MissingDependencyError` if Brevitas is not installed."""
     try:
@@ -153,8 +148,7 @@ def exportable(
     with contextlib.ExitStack() as stack:
         if brevitas_layers(module):
             stack.enter_context(_brevitas_exportable(module, examples, traced))
-        stack.enter_context(_fake_quantize_exportable(module))
-        stack.enter_context(_rounding_exportable(module, traced))
+        stack.enter_context(_replaced(_exported_forwards(module, traced)))
         yield
 
 
@@ -212,33 +206,28 @@ def _brevitas_exportable(
                 part.export_handler = None
 
 
-@contextlib.contextmanager
-def _fake_quantize_exportable(module: torch.nn.Module) -> Iterator[None]:
-    """Let torch's own fake quantization be traced."""
-    patched = []
-    try:
-        for part in fake_quantizers(module):
-            part.forward = _Traced(part)
-            patched.append(part)
-        yield
-    finally:
-        for part in patched:
-            del part.forward
+def _exported_forwards(module: torch.nn.Module, traced: bool) -> dict[Any, Callable[..., Any]]:
+    """What is traced in place of parts that only training computes, or that look at values.
 
-
-@contextlib.contextmanager
-def _rounding_exportable(module: torch.nn.Module, traced: bool) -> Iterator[None]:
-    """Let sums pass as they are: whoever compiles the network rounds them, in the same ranges.
-
-    The exporter of TorchScript does not tell the ranges.
+    Sums that training rounds pass as they are: whoever compiles the network rounds them, in the
+    same ranges. The exporter of TorchScript does not tell these.
     """
     rounding = _parts(module, "_rounded_sums", "RoundedSums")
-    for part in rounding:
-        part.forward = _unchanged if traced else part.declared
+    return {
+        **{part: _Traced(part) for part in fake_quantizers(module)},
+        **{part: _unchanged if traced else part.declared for part in rounding},
+    }
+
+
+@contextlib.contextmanager
+def _replaced(forwards: Mapping[Any, Callable[..., Any]]) -> Iterator[None]:
+    """Let parts compute something else."""
+    for part, forward in forwards.items():
+        part.forward = forward
     try:
         yield
     finally:
-        for part in rounding:
+        for part in forwards:
             del part.forward
 
 

@@ -82,8 +82,7 @@ def to_qat(
     rounding_threshold_bits : optional
         As for `compile_torch_model`. Training rounds alike, and `compile_brevitas_qat_model` takes
         rounding and ranges from the network: steps are those of training, to the precision of
-        whole factors. Where ``n_bits`` is
-        ``"auto"``, None takes what it found.
+        whole factors. Where ``n_bits`` is ``"auto"``, None takes what it found.
     labels, max_drop, max_seconds
         As for `compile_torch_model`, where bits are found.
 
